@@ -1,0 +1,68 @@
+"""What an action is to a network: how it is read in, learnt and decided on. Raw units stay outside."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ContinuousActions(nn.Module):
+    """Actions in a box: scaled to [-1, 1] inside, tanh keeps the decision within the bounds.
+
+    low and high [action_dim]: the bounds; a dimension with None on either side is neither scaled nor squashed.
+    """
+
+    def __init__(self, low: Sequence[float | None], high: Sequence[float | None]) -> None:
+        super().__init__()
+        lower, upper = (torch.tensor([float("nan") if b is None else b for b in bound]) for bound in (low, high))
+        bounded = torch.isfinite(lower) & torch.isfinite(upper)
+        self.size = len(lower)
+        self.bounded: Tensor
+        self.center: Tensor
+        self.half_range: Tensor
+        self.register_buffer("bounded", bounded, persistent=False)
+        self.register_buffer("center", torch.where(bounded, (upper + lower) / 2, 0.0), persistent=False)
+        self.register_buffer("half_range", torch.where(bounded, (upper - lower) / 2, 1.0), persistent=False)
+
+    def encode(self, actions: Tensor) -> Tensor:
+        """Network input [..., size]: [-1, 1] spans the bounds."""
+        return (actions - self.center) / self.half_range
+
+    def loss(self, prediction: Tensor, actions: Tensor) -> Tensor:
+        """Squared error of each step, mean over action dimensions, in units of half the action's range."""
+        return (self._squash(prediction) - self.encode(actions)).square().mean(-1)
+
+    def decide(self, prediction: Tensor) -> Tensor:
+        return self.center + self.half_range * self._squash(prediction)
+
+    def none(self, num_envs: int) -> Tensor:
+        """What stands for the previous action at an episode's first step."""
+        return self.center.new_zeros(num_envs, self.size)
+
+    def _squash(self, prediction: Tensor) -> Tensor:
+        return torch.where(self.bounded, torch.tanh(prediction), prediction)
+
+
+class DiscreteActions(nn.Module):
+    """One of num_actions: one-hot inside, the likeliest is taken."""
+
+    def __init__(self, num_actions: int) -> None:
+        super().__init__()
+        self.size = num_actions
+        self.device_of: Tensor
+        self.register_buffer("device_of", torch.empty(0), persistent=False)
+
+    def encode(self, actions: Tensor) -> Tensor:
+        """Network input [..., num_actions]; zeros for -1, the action before an episode's first."""
+        return F.one_hot(actions + 1, self.size + 1)[..., 1:].to(torch.float32)
+
+    def loss(self, prediction: Tensor, actions: Tensor) -> Tensor:
+        """Cross-entropy of each step."""
+        return F.cross_entropy(prediction.flatten(0, -2), actions.flatten(), reduction="none").view_as(actions)
+
+    def decide(self, prediction: Tensor) -> Tensor:
+        return prediction.argmax(-1)
+
+    def none(self, num_envs: int) -> Tensor:
+        return torch.full((num_envs,), -1, device=self.device_of.device)

@@ -1,0 +1,165 @@
+"""A checkpoint: a directory of safetensors and JSON under a sha256 manifest, written beside and renamed.
+
+    RUN/checkpoints/step_00004000/
+        agent.json              what the agent is: names, widths, bounds, statistics, acting mode
+        agent.safetensors       the weights that act
+        training.safetensors    the weights that learn and the optimizer's state
+        training.json           the step
+        manifest.json           format version, and size and sha256 of the files above
+
+Nothing in it can run code when read, and nothing is read before its hash was checked.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from agents.actions import ContinuousActions, DiscreteActions
+from agents.decision_transformer import DecisionTransformer
+from minrnn import Backbone
+
+FORMAT_VERSION = 1
+AGENTS: dict[str, type[DecisionTransformer]] = {
+    "decision_transformer": DecisionTransformer,
+    "behavior_cloning": DecisionTransformer,
+}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged or of another format. The message is for the user."""
+
+    for_user = True
+
+
+def build_agent(spec: dict[str, Any]) -> DecisionTransformer:
+    """A new agent from its description, which is what agent.json holds.
+
+    spec: name (a key of AGENTS), backbone (Backbone's keywords), actions ({low, high}, null where unbounded, or
+    {num_actions}) and settings (the agent's own keywords).
+    """
+    kind = ContinuousActions if "low" in spec["actions"] else DiscreteActions
+    agent = AGENTS[spec["name"]](Backbone(**spec["backbone"]), kind(**spec["actions"]), **spec["settings"])
+    agent.spec = spec
+    return agent
+
+
+def load_agent(run_dir: str | Path) -> DecisionTransformer:
+    """The agent of a run, ready to `reset` and `act`: from its newest checkpoint, or from the checkpoint given."""
+    path = Path(run_dir)
+    if not (path / "manifest.json").is_file():
+        path = newest_checkpoint(path)
+    files = read_checkpoint(path)
+    agent = build_agent(files["agent.json"])
+    agent.load_state_dict(files["agent.safetensors"])
+    return agent.eval()
+
+
+def save_checkpoint(
+    run_dir: Path, step: int, spec: dict[str, Any], weights: dict[str, Tensor], training: dict[str, Tensor], keep: int
+) -> Path:
+    """Writes the checkpoint of this step and then removes all but the newest `keep`."""
+    final = run_dir / "checkpoints" / f"step_{step:08d}"
+    partial = final.with_name(f".{final.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    contents = {
+        "agent.json": _json_bytes(spec),
+        "agent.safetensors": save(_contiguous(weights)),
+        "training.safetensors": save(_contiguous(training)),
+        "training.json": _json_bytes({"step": step}),
+    }
+    files = {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in contents.items()}
+    contents["manifest.json"] = _json_bytes({"format_version": FORMAT_VERSION, "files": files})
+    for name, data in contents.items():
+        _write_synced(partial / name, data)
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    _sync_directory(final.parent)
+    for old in _checkpoints(run_dir)[keep:]:
+        shutil.rmtree(old)
+    return final
+
+
+def newest_checkpoint(run_dir: Path) -> Path:
+    """The newest checkpoint of a run; one that is damaged is an error, never skipped in silence."""
+    found = _checkpoints(run_dir)
+    if not found:
+        raise CheckpointError(f"no checkpoint in {run_dir}: expected {run_dir / 'checkpoints'}/step_*/manifest.json")
+    return found[0]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The files of a checkpoint by name, JSON and tensors decoded; every byte was checked against the manifest."""
+    manifest = _read_manifest(path)
+    contents: dict[str, Any] = {}
+    for name, expected in manifest["files"].items():
+        data = _read_checked(path / name, expected)
+        contents[name] = json.loads(data) if name.endswith(".json") else _tensors(path / name, data)
+    return contents
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((path / "manifest.json").read_bytes())
+        version = manifest["format_version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path / 'manifest.json'} cannot be read: {error!r}") from error
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{path} has checkpoint format {version}; this version reads format {FORMAT_VERSION}")
+    return manifest
+
+
+def _read_checked(path: Path, expected: dict[str, Any]) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} is named in its manifest but cannot be read: {error}") from error
+    if len(data) != expected["bytes"] or _sha256(data) != expected["sha256"]:
+        raise CheckpointError(f"{path} is damaged: its bytes do not match the sha256 in manifest.json")
+    return data
+
+
+def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _checkpoints(run_dir: Path) -> list[Path]:
+    """Complete checkpoints, newest first; a name with a dot is one whose writing never ended."""
+    return sorted((run_dir / "checkpoints").glob("step_*"), reverse=True)
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _json_bytes(value: Any) -> bytes:
+    return json.dumps(value, indent=1, allow_nan=False).encode()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    """Makes a rename durable; only POSIX systems can open a directory for that."""
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)

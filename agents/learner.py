@@ -1,0 +1,98 @@
+"""What a gradient step changes: the agent, its optimizer, and the running average of its weights that acts."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from agents.decision_transformer import DecisionTransformer
+from agents.windows import WindowSampler
+
+
+class Learner:
+    """One optimizer over one agent, fed by one sampler.
+
+    `acting_agent` holds the running average of the weights (Polyak and Juditsky 1992); ema_decay=0 makes it the
+    weights of the last step. Every update is a pure function of the seed, the step and what `state_dict` holds.
+    """
+
+    def __init__(
+        self,
+        agent: DecisionTransformer,
+        sampler: WindowSampler,
+        *,
+        seed: int,
+        batch_size: int,
+        num_steps: int,
+        learning_rate: float,
+        warmup_steps: int,
+        weight_decay: float,
+        max_grad_norm: float,
+        ema_decay: float,
+    ) -> None:
+        self.agent, self.sampler, self.seed, self.batch_size = agent, sampler, seed, batch_size
+        self.num_steps, self.warmup_steps = num_steps, warmup_steps
+        self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
+        self.optimizer = torch.optim.AdamW(agent.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
+        self._averaged = AveragedModel(agent, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+
+    @property
+    def acting_agent(self) -> DecisionTransformer:
+        agent: DecisionTransformer = self._averaged.module
+        return agent
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.agent.parameters())
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """Gradient step number `step`, from 0: the agent's metrics, the gradient's norm and the learning rate."""
+        learning_rate = self.learning_rate * schedule(step, self.warmup_steps, self.num_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.agent.train()
+        torch.manual_seed(_noise_seed(self.seed, step))
+        batch = self.sampler.sample(self.batch_size, seed=self.seed, step=step).to(self.agent.device)
+        loss, metrics = self.agent.loss(batch)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradient_norm = clip_grad_norm_(self.agent.parameters(), self.max_grad_norm)
+        self.optimizer.step()
+        self._averaged.update_parameters(self.agent)
+        return {**metrics, "gradient_norm": gradient_norm, "learning_rate": torch.tensor(learning_rate)}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that a later update depends on besides the acting agent's weights, as flat named tensors."""
+        state = {f"agent.{name}": tensor for name, tensor in self.agent.state_dict().items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{index}.{slot}": tensor for slot, tensor in slots.items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor], acting_weights: dict[str, Tensor], num_updates: int) -> None:
+        """Continues after num_updates updates, from what `state_dict` gave and the acting agent's weights."""
+        self.agent.load_state_dict({k.removeprefix("agent."): v for k, v in state.items() if k.startswith("agent.")})
+        slots: dict[int, dict[str, Any]] = {}
+        for name in state:
+            if name.startswith("optimizer."):
+                _, index, slot = name.split(".")
+                slots.setdefault(int(index), {})[slot] = state[name]
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        self.acting_agent.load_state_dict(acting_weights)
+        self._averaged.n_averaged.fill_(num_updates)
+
+
+def schedule(step: int, warmup_steps: int, num_steps: int) -> float:
+    """The share of the learning rate at this step: linear warm-up, then half a cosine down to zero."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+def _noise_seed(seed: int, step: int) -> int:
+    """Dropout's seed for one step: no generator state has to be carried over a stop and a resume."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])

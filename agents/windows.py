@@ -1,0 +1,73 @@
+"""What is learnt from: windows of episodes, cut out of the flat store with a few gathers."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.episodes import Episodes
+
+
+class Batch(NamedTuple):
+    """B windows of K steps, padded on the right; what stands on padded steps has no meaning."""
+
+    observations: Tensor  # [B, K, obs_dim]
+    actions: Tensor  # [B, K, action_dim]; discrete: int64 [B, K]
+    previous_actions: Tensor  # as actions; zeros (discrete: -1) at an episode's first step
+    returns_to_go: Tensor  # [B, K], undiscounted, environment units
+    timesteps: Tensor  # int64 [B, K], steps since the episode began
+    valid_mask: Tensor  # bool [B, K], True on real steps
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+class WindowSampler:
+    """Windows drawn so that every recorded step is learnt from about equally often.
+
+    A window may reach over either end of its episode. Over the right end it is padded; over the left end it is moved
+    to begin with the episode, so that context_length windows of each episode begin as acting does: with no past.
+    Drawing the first step uniformly instead shows a fresh start once an episode.
+
+    top_fraction keeps that share of the episodes, best returns first (at least one): filtered behaviour cloning.
+    """
+
+    def __init__(self, episodes: Episodes, *, context_length: int, top_fraction: float = 1.0) -> None:
+        if top_fraction < 1.0:
+            num_kept = max(1, round(top_fraction * len(episodes)))
+            episodes = episodes.select(np.sort(np.argsort(-episodes.returns, kind="stable")[:num_kept]))
+        self.episodes = episodes
+        self.context_length = context_length
+        self._returns_to_go = returns_to_go(episodes)
+        self._num_windows = np.cumsum(episodes.lengths + context_length - 1)
+
+    def sample(self, batch_size: int, *, seed: int, step: int) -> Batch:
+        """The batch of this step of the run with this seed: the same whenever and wherever it is asked for."""
+        rng = np.random.default_rng([seed, step])
+        drawn = rng.integers(self._num_windows[-1], size=batch_size)
+        episode = np.searchsorted(self._num_windows, drawn, side="right")
+        steps_to_end = self._num_windows[episode] - drawn
+        begin, end = self.episodes.offsets[episode], self.episodes.offsets[episode + 1]
+        return self.windows(np.maximum(end - steps_to_end, begin))
+
+    def windows(self, starts: np.ndarray) -> Batch:
+        """The windows that begin at these rows of the flat store; each ends with its episode at the latest."""
+        episode = np.searchsorted(self.episodes.offsets, starts, side="right") - 1
+        begin, end = self.episodes.offsets[episode, None], self.episodes.offsets[episode + 1, None]
+        rows = starts[:, None] + np.arange(self.context_length)
+        valid_mask = rows < end
+        rows = np.minimum(rows, end - 1)
+        timesteps = rows - begin
+        actions = self.episodes.actions
+        previous_actions = actions[np.maximum(rows - 1, 0)]
+        previous_actions[timesteps == 0] = -1 if self.episodes.is_discrete else 0.0
+        arrays = (self.episodes.observations[rows], actions[rows], previous_actions, self._returns_to_go[rows])
+        return Batch(*(torch.from_numpy(array) for array in (*arrays, timesteps, valid_mask)))
+
+
+def returns_to_go(episodes: Episodes) -> np.ndarray:
+    """The sum of the rewards from each step to the end of its episode, float32 [num_steps], summed in float64."""
+    total = np.concatenate([[0.0], np.cumsum(episodes.rewards, dtype=np.float64)])
+    until_end = np.repeat(total[episodes.offsets[1:]], episodes.lengths)
+    return (until_end - total[:-1]).astype(np.float32)

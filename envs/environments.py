@@ -1,0 +1,109 @@
+"""Environments: made by id, with observations as vectors, and checked against recorded data."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from envs.episodes import Episodes
+
+if TYPE_CHECKING:
+    import gymnasium
+
+# (columns of an observation, of an action) -> the environments that such data usually comes from
+USUAL_ENVIRONMENTS = {
+    (11, 3): "Hopper-v5",
+    (17, 6): "HalfCheetah-v5, Walker2d-v4 or Walker2d-v5",
+    (27, 8): "Ant-v4",
+    (105, 8): "Ant-v5",
+}
+
+
+class TaskError(ValueError):
+    """A task that cannot be played: no such environment, or one that does not fit the data. Meant for the user."""
+
+    for_user = True
+
+
+def make_environment(env_id: str, env_kwargs: dict[str, Any] | None = None) -> gymnasium.Env[Any, Any]:
+    """The environment, its observations flattened to a vector. Raises TaskError if there is none or it cannot start."""
+    import gymnasium
+    from gymnasium.spaces import Box
+    from gymnasium.wrappers import FlattenObservation
+
+    _check_env_id(env_id)
+    try:
+        with warnings.catch_warnings():  # -v4 is what D4RL's data needs, out of date or not
+            warnings.filterwarnings("ignore", message=".*is out of date.*", category=DeprecationWarning)
+            env: gymnasium.Env[Any, Any] = gymnasium.make(env_id, **(env_kwargs or {}))
+    except Exception as error:  # an environment's constructor may raise anything
+        raise TaskError(
+            f"{env_id} cannot be made ({type(error).__name__}: {error}); keywords: {env_kwargs or {}}"
+        ) from error
+    is_vector = isinstance(env.observation_space, Box) and len(env.observation_space.shape) == 1
+    return env if is_vector else FlattenObservation(env)
+
+
+def _check_env_id(env_id: str) -> None:
+    """Raises TaskError for an id that gymnasium does not know, or knows only to refuse."""
+    from gymnasium import registry
+
+    if ":" in env_id:  # module:id is registered by importing the module
+        return
+    name, _, env_version = env_id.rpartition("-v")
+    if env_version in ("2", "3") and f"{name}-v4" in registry:
+        raise TaskError(
+            f"{env_id} needs mujoco-py, which is gone: use env_id={name}-v4, the same physics, or {name}-v5"
+        )
+    if env_id not in registry:
+        known = [one for one in registry if not (one.endswith(("-v2", "-v3")) and f"{one[:-3]}-v4" in registry)]
+        near = difflib.get_close_matches(env_id, known, n=3)
+        raise TaskError(
+            f"env_id must name an environment registered with gymnasium; got {env_id!r}. "
+            + (
+                f"Did you mean {' or '.join(near)}?"
+                if near
+                else "Others are named module:id, the module registering it."
+            )
+        )
+
+
+def check_environment(env: gymnasium.Env[Any, Any], episodes: Episodes) -> None:
+    """Raises TaskError unless a policy learnt from the episodes can play in env."""
+    from gymnasium.spaces import Box, Discrete
+
+    name = env.spec.id if env.spec else str(env)
+    usual = usual_environments(episodes)
+    advice = f" env_id={usual} would do." if usual else ""
+    columns = env.observation_space.shape
+    if columns != (episodes.obs_dim,):
+        given = columns[0] if columns and len(columns) == 1 else f"shape {columns}"
+        raise TaskError(f"the data has {episodes.obs_dim} observation columns, {name} gives {given}.{advice}")
+    space = env.action_space
+    if isinstance(space, Discrete) and space.start == 0 and episodes.is_discrete:
+        highest = max(int(episodes.actions.max()) + 1, episodes.num_actions or 0)
+        if highest > space.n:
+            raise TaskError(f"the data has {highest} discrete actions, {name} takes {space.n}.{advice}")
+        return
+    recorded = "discrete actions" if episodes.is_discrete else f"{episodes.action_dim} action columns"
+    if not isinstance(space, Box) or episodes.is_discrete or space.shape != (episodes.action_dim,):
+        raise TaskError(f"the data has {recorded}, {name} takes {space}.{advice}")
+
+
+def usual_environments(episodes: Episodes) -> str | None:
+    if episodes.source.env_id is not None:
+        return episodes.source.env_id
+    return None if episodes.is_discrete else USUAL_ENVIRONMENTS.get((episodes.obs_dim, episodes.action_dim))
+
+
+def physics_version() -> str:
+    """What simulated: 'gymnasium 1.4.0, mujoco 4.0.0'."""
+    found = []
+    for package in ("gymnasium", "mujoco"):
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:  # environments without MuJoCo need none
+            continue
+    return ", ".join(found)

@@ -1,0 +1,80 @@
+"""Causal self-attention as a mixer (Vaswani et al. 2017), with rotary positions (Su et al. 2021)."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class AttentionState(NamedTuple):
+    """The keys and values seen so far [batch, heads, steps, head_size] and each row's first visible step [batch]."""
+
+    keys: Tensor
+    values: Tensor
+    first_visible: Tensor
+
+
+class Attention(nn.Module):
+    """Multi-head causal attention. Its state grows with every step: it carries the past, not a summary of it.
+
+    rotary: positions enter as rotations of queries and keys, so that only distances matter; False: no positions.
+    """
+
+    def __init__(self, hidden_size: int, *, num_heads: int, rotary: bool) -> None:
+        super().__init__()
+        multiple = 2 * num_heads if rotary else num_heads
+        if hidden_size % multiple:
+            raise ValueError(f"hidden_size must be a multiple of {multiple} for {num_heads} heads; got {hidden_size}")
+        self.num_heads, self.rotary = num_heads, rotary
+        self.projection = nn.Linear(hidden_size, 3 * hidden_size)
+        self.output = nn.Linear(hidden_size, hidden_size)
+
+    def forward(
+        self, x: Tensor, state: AttentionState | None = None, *, starts: Tensor | None = None
+    ) -> tuple[Tensor, AttentionState]:
+        batch, time, hidden_size = x.shape
+        heads = self.projection(x).view(batch, time, 3 * self.num_heads, -1).transpose(1, 2)
+        queries, keys, values = heads.chunk(3, dim=1)
+        past = 0 if state is None else state.keys.shape[2]
+        if self.rotary:
+            queries, keys = _rotate(queries, past), _rotate(keys, past)
+        if state is not None:
+            keys, values = torch.cat([state.keys, keys], dim=2), torch.cat([state.values, values], dim=2)
+        first_visible = _first_visible(x, past, state, starts)
+        mask = None if past == 0 and starts is None else _visible(first_visible, past + time)
+        y = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=mask is None)
+        y = self.output(y.transpose(1, 2).reshape(batch, time, hidden_size))
+        return y, AttentionState(keys, values, first_visible[:, -1])
+
+    def step(self, x: Tensor, state: AttentionState | None = None) -> tuple[Tensor, AttentionState]:
+        y, state = self.forward(x[:, None], state)
+        return y[:, 0], state
+
+
+def _rotate(heads: Tensor, offset: int) -> Tensor:
+    """Turns each pair of channels of [batch, heads, time, head_size] by an angle proportional to its position."""
+    time, size = heads.shape[2:]
+    precision = torch.promote_types(heads.dtype, torch.float32)
+    exponents = torch.arange(0, size, 2, device=heads.device, dtype=precision) / size
+    angles = torch.arange(offset, offset + time, device=heads.device)[:, None] * 10000.0**-exponents
+    cos, sin = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
+    even, odd = heads[..., ::2], heads[..., 1::2]
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
+
+
+def _first_visible(x: Tensor, past: int, state: AttentionState | None, starts: Tensor | None) -> Tensor:
+    """For each step [batch, time], the first step of its own sequence: the last start at or before it."""
+    batch, time = x.shape[:2]
+    first = x.new_zeros(batch, dtype=torch.long) if state is None else state.first_visible
+    if starts is None:
+        return first[:, None].expand(batch, time)
+    steps = torch.arange(past, past + time, device=x.device)
+    return torch.where(starts, steps, first[:, None]).cummax(dim=1).values
+
+
+def _visible(first_visible: Tensor, total: int) -> Tensor:
+    """Which key each query may see, [batch, 1, time, total]: not before its sequence, not after itself."""
+    keys = torch.arange(total, device=first_visible.device)
+    queries = keys[total - first_visible.shape[1] :]
+    return ((keys >= first_visible[..., None]) & (keys <= queries[:, None]))[:, None]

@@ -1,0 +1,102 @@
+"""A backbone: a stack of pre-norm residual blocks, each one mixer (over time) and one MLP (over channels)."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from minrnn.attention import Attention
+from minrnn.min_gru import MinGRU
+from minrnn.min_lstm import MinLSTM
+from minrnn.recurrent import GRU, LSTM
+
+
+class Mixer(Protocol):
+    """A causal map over time: parallel in training, one step at a time when acting.
+
+    A state of None is the start of a sequence; what a state is, only its mixer knows. starts [batch, time] is True
+    where a new sequence begins within a row: nothing before such a step reaches it.
+    """
+
+    def forward(self, x: Tensor, state: Any = None, *, starts: Tensor | None = None) -> tuple[Tensor, Any]:
+        """From [batch, time, hidden_size] to the same shape, and the state after the last step."""
+
+    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """One step [batch, hidden_size]: what `forward` gives for it."""
+
+
+MIXERS: dict[str, type[nn.Module]] = {
+    "attention": Attention,
+    "gru": GRU,
+    "lstm": LSTM,
+    "min_gru": MinGRU,
+    "min_lstm": MinLSTM,
+}
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then x + mlp(norm(x)); dropout on both branches."""
+
+    def __init__(self, mixer: nn.Module, hidden_size: int, mlp_ratio: float, dropout: float) -> None:
+        super().__init__()
+        inner_size = int(mlp_ratio * hidden_size)
+        self.mixer_norm = nn.LayerNorm(hidden_size)
+        self.mixer = mixer
+        self.mlp_norm = nn.LayerNorm(hidden_size)
+        self.mlp = nn.Sequential(nn.Linear(hidden_size, inner_size), nn.GELU(), nn.Linear(inner_size, hidden_size))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, state: Any = None, *, starts: Tensor | None = None) -> tuple[Tensor, Any]:
+        y, state = self.mixer(self.mixer_norm(x), state, starts=starts)
+        return self._add(x, y), state
+
+    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        y, state = self.mixer.step(self.mixer_norm(x), state)
+        return self._add(x, y), state
+
+    def _add(self, x: Tensor, y: Tensor) -> Tensor:
+        x = x + self.dropout(y)
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+
+class Backbone(nn.Module):
+    """num_layers blocks around the mixer called name, and a last norm; itself a mixer.
+
+    mixer: the keywords of MIXERS[name]. The state is a tuple with one entry a block.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        hidden_size: int,
+        num_layers: int,
+        mlp_ratio: float,
+        dropout: float,
+        mixer: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        if name not in MIXERS:
+            near = get_close_matches(name, MIXERS, 1)
+            hint = f". Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"backbone must be one of {', '.join(sorted(MIXERS))}; got {name!r}{hint}")
+        self.hidden_size = hidden_size
+        self.blocks = nn.ModuleList(
+            Block(MIXERS[name](hidden_size, **mixer), hidden_size, mlp_ratio, dropout) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(hidden_size)
+
+    def forward(self, x: Tensor, state: Any = None, *, starts: Tensor | None = None) -> tuple[Tensor, Any]:
+        states = []
+        for block, block_state in zip(self.blocks, state or [None] * len(self.blocks), strict=True):
+            x, block_state = block(x, block_state, starts=starts)
+            states.append(block_state)
+        return self.norm(x), tuple(states)
+
+    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        states = []
+        for block, block_state in zip(self.blocks, state or [None] * len(self.blocks), strict=True):
+            x, block_state = block.step(x, block_state)
+            states.append(block_state)
+        return self.norm(x), tuple(states)

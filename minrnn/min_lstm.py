@@ -1,0 +1,26 @@
+"""The minLSTM mixer. Feng et al. 2024, section 3.2, with the length-independent (normalised) gates."""
+
+import torch
+from torch import Tensor, nn
+
+from minrnn import scan
+
+
+class MinLSTM(nn.Module):
+    """As MinGRU, with separate forget and input gates that are divided by their sum."""
+
+    def __init__(self, hidden_size: int, *, expansion: float, positive: bool) -> None:
+        super().__init__()
+        state_size = int(expansion * hidden_size)
+        self.positive = positive
+        self.projection = nn.Linear(hidden_size, 3 * state_size)
+        self.output = nn.Linear(state_size, hidden_size)
+
+    def forward(self, x: Tensor, state: Tensor | None = None, *, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        h = scan.min_lstm(self.projection(x), state, starts, self.positive)
+        return self.output(h), h[:, -1]
+
+    def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        decay, share, candidate = scan.min_lstm_gates(self.projection(x), self.positive)
+        h = share * candidate if state is None else torch.addcmul(decay * state, share, candidate)
+        return self.output(h), h

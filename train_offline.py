@@ -1,0 +1,154 @@
+"""Train an agent from recorded episodes, score it in its environment, and leave a run directory that explains itself.
+
+python train_offline.py task=hopper_demo backbone=min_lstm seed=1 train.num_steps=2000
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from config import command_line, run_directory
+
+if TYPE_CHECKING:  # what is heavy is imported where it is used, so that a wrong override is answered at once
+    import torch
+
+    from agents.learner import Learner
+    from envs import Episodes
+    from envs.tasks import Task
+    from run import MetricsLog, RunDirectory
+
+
+@command_line("train_offline")
+def main(config: dict[str, Any]) -> None:
+    """Runs this config in its directory, or goes on with it, or says that it is finished."""
+    from run import RunDirectory
+    from summary import print_results
+
+    with RunDirectory(run_directory(config), config) as run:
+        results = run.results
+        if results is None:
+            results = train_offline(config, run)
+        else:
+            print(f"{run.path} is finished: nothing left to do.")
+        print_results(results, run.path)
+
+
+def train_offline(config: dict[str, Any], run: RunDirectory) -> dict[str, Any]:
+    """Load, build, train, evaluate, report: the whole story. Gives the content of results.json."""
+    from agents.devices import choose_device
+    from evaluate import judge
+    from run import MetricsLog
+    from summary import draw_learning_curve
+
+    device = choose_device(config["device"], config["num_threads"])
+    task, episodes = load_task(config)
+    learner = build_learner(config, task, episodes, device)
+    first_step = run.restore(learner)
+    run.write_json("task.json", task.describe())
+    began = time.perf_counter()
+    with MetricsLog(run.path, first_step) as log:
+        train(config, task, learner, first_step, run, log)
+        seconds = time.perf_counter() - began
+        results = judge(learner.acting_agent, task, **judging(config, "num_episodes"))
+        results["seconds"]["training"] = seconds
+        results["weights"] = {"num_parameters": learner.num_parameters, "ema_decay": config["optimizer"]["ema_decay"]}
+        log.write_results(config, results)
+    draw_learning_curve(run.path, results)
+    run.write_json("results.json", results)
+    return results
+
+
+def train(
+    config: dict[str, Any], task: Task, learner: Learner, first_step: int, run: RunDirectory, log: MetricsLog
+) -> None:
+    """Every gradient step, and what is due after some of them: a log line, a checkpoint, a point of the curve."""
+    from agents.acting import choose_acting_mode
+    from evaluate import judge
+    from run import is_due
+    from summary import progress_over
+
+    settings, last_step = config["train"], config["train"]["num_steps"]
+    with progress_over(first_step, last_step) as progress:
+        for step in range(first_step + 1, last_step + 1):
+            metrics = learner.update(step - 1)
+            progress.advance()
+            if is_due(step, settings["log_every"], last_step):
+                values = {name: float(value) for name, value in metrics.items()}
+                stop_if_not_finite(values, step, run)
+                log.write(step, "train", values)
+                progress.show(values["loss"])
+            if is_due(step, settings["checkpoint_every"], last_step):
+                if config["agent"]["acting_mode"] == "auto":
+                    choose_acting_mode(learner.acting_agent, learner.sampler.episodes)
+                run.save(learner, step)
+            if is_due(step, settings["evaluate_every"]) and step < last_step:
+                results = judge(learner.acting_agent, task, **judging(config, "num_curve_episodes"))
+                log.write_score(step, results)
+                progress.say(step, results)
+
+
+def load_task(config: dict[str, Any]) -> tuple[Task, Episodes]:
+    """The recorded episodes and the task they belong to; what the command line leaves open, the task's file says."""
+    from envs import load_episodes
+    from envs.tasks import describe_task
+
+    dataset, env_id, target_return = (
+        config[key] if config[key] is not None else config["task"][key] for key in ("dataset", "env_id", "target_return")
+    )
+    episodes = load_episodes(dataset)
+    return describe_task(episodes, env_id=env_id, target_return=target_return), episodes
+
+
+def build_learner(config: dict[str, Any], task: Task, episodes: Episodes, device: torch.device) -> Learner:
+    """A new agent with its sampler and optimizer: choices from the config, the rest from the data and the environment."""
+    import torch
+
+    from agents import WindowSampler, build_agent
+    from agents.decision_transformer import observation_statistics
+    from agents.learner import Learner
+
+    settings = dict(config["agent"])
+    name, timestep_embedding = settings.pop("name"), settings.pop("timestep_embedding")
+    if settings["acting_mode"] == "auto":
+        settings["acting_mode"] = "carried"  # until the first checkpoint, when it is measured
+    settings |= observation_statistics(episodes)
+    settings["return_scale"] = config["task"]["return_scale"]
+    settings["max_timesteps"] = task.max_episode_steps if timestep_embedding else None
+    spec = {"name": name, "backbone": config["backbone"], "actions": task.actions, "settings": settings}
+    torch.manual_seed(config["seed"])
+    agent = build_agent(spec).to(device)
+    sampler = WindowSampler(
+        episodes, context_length=settings["context_length"], top_fraction=config["train"]["top_fraction"]
+    )
+    return Learner(
+        agent,
+        sampler,
+        seed=config["seed"],
+        batch_size=config["train"]["batch_size"],
+        num_steps=config["train"]["num_steps"],
+        **config["optimizer"],
+    )
+
+
+def judging(config: dict[str, Any], episodes_key: str) -> dict[str, Any]:
+    """The keywords of `judge` for the final score or for a point of the learning curve."""
+    settings = config["evaluate"]
+    return {"num_episodes": settings[episodes_key], "num_envs": settings["num_envs"], "seed": settings["seed"]}
+
+
+def stop_if_not_finite(values: dict[str, float], step: int, run: RunDirectory) -> None:
+    """A loss or gradient that is NaN or infinite ends the run; its checkpoints are older and stay good."""
+    from run import RunError
+
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise RunError(
+            f"{' and '.join(bad)} not finite at step {step}. Checkpoints in {run.path} are from before. "
+            "A lower optimizer.learning_rate or optimizer.max_grad_norm may help."
+        )
+
+
+if __name__ == "__main__":
+    main()
