@@ -1,6 +1,7 @@
 """From overrides (`task=hopper train.num_steps=5`) to a checked config: Hydra composes, we explain the mistakes."""
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -85,7 +86,7 @@ class Composer:
         if group not in self._options:
             search = [argument for argument in arguments if argument.startswith("hydra.searchpath=")]
             loader = GlobalHydra.instance().config_loader()
-            options = loader.get_group_options(group, config_name=self.root, overrides=search)
+            options = loader.get_group_options(group, config_name=self.root if search else None, overrides=search)
             self._options[group] = [option for option in options if not option.startswith("_")]
         return self._options[group]
 
@@ -103,15 +104,17 @@ def explained_errors() -> Iterator[None]:
 def hydra_ready() -> Iterator[None]:
     """Hydra set up on our configs, inside a running sweep too; its complaints become ConfigErrors."""
     running = GlobalHydra.instance().is_initialized()
-    with explained_errors():
-        with nullcontext() if running else initialize_config_dir(str(CONFIGS), version_base=HYDRA_VERSION):
-            yield
+    with (
+        explained_errors(),
+        nullcontext() if running else initialize_config_dir(str(CONFIGS), version_base=HYDRA_VERSION),
+    ):
+        yield
 
 
 def quoted(argument: str) -> str:
     """The override, its value in quotes where Hydra's grammar cannot read it bare: accents, `~`, `#`, `=`, brackets."""
     key, equals, value = argument.partition("=")
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", r"\'"), value)
     for candidate in (argument, f"{key}='{escaped}'") if equals else (argument,):
         try:
             OverridesParser.create().parse_override(candidate)

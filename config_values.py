@@ -85,10 +85,10 @@ def checked_value(key: str, value: Any, default: Any) -> Any:
     if value is None and default != MISSING and (default is None or key in NULLABLE):
         return None
     kind = NULLABLE.get(key) or (None if default is None else type(default))
-    if kind is not None:
-        value = _as_type(key, value, kind)
     if key in CHOICES:
         check_choice(key, value, CHOICES[key])
+    elif kind is not None:
+        value = _as_type(key, value, kind)
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_range(key, value)
     return value

@@ -148,7 +148,8 @@ def flatten_over_time(space: Space[Any], values: Any) -> NDArray[Any]:
         return np.concatenate([flatten_over_time(part, value) for part, value in parts], axis=1)
     if isinstance(space, Discrete):
         indices = np.asarray(values).reshape(-1) - int(space.start)
-        return (indices[:, None] == np.arange(int(space.n))).astype(np.float32)
+        one_hot: NDArray[np.float32] = np.eye(int(space.n), dtype=np.float32)[indices]
+        return one_hot
     return np.asarray(values).reshape(len(values), -1)
 
 

@@ -1,0 +1,212 @@
+"""The agent: laws 5 to 7, both token layouts, continuous and discrete actions."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agents import Batch, DecisionTransformer, WindowSampler
+from agents.actions import ContinuousActions, DiscreteActions
+from envs import Episode, Episodes
+from toys import BACKBONES, new_agent, recorded
+
+LAYOUTS = ("merged", "interleaved")
+each_backbone = pytest.mark.parametrize("backbone", sorted(BACKBONES))
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+either_kind_of_action = pytest.mark.parametrize("discrete", [False, True], ids=["continuous", "discrete"])
+
+
+def whole_episodes(episodes: Episodes, context_length: int | None = None) -> Batch:
+    return WindowSampler(episodes, context_length=context_length or int(episodes.lengths.max())).windows(
+        episodes.offsets[:-1]
+    )
+
+
+def with_garbage_in_padding(batch: Batch) -> Batch:
+    """The same real steps, with other values where nothing was recorded."""
+
+    def spoil(tensor: torch.Tensor) -> torch.Tensor:
+        mask = batch.valid_mask.view(*batch.valid_mask.shape, *[1] * (tensor.ndim - 2))
+        return torch.where(mask, tensor, torch.ones_like(tensor) if not tensor.is_floating_point() else 50.0)
+
+    return Batch(*(spoil(tensor) for tensor in batch[:-1]), batch.valid_mask)
+
+
+# Law 5: padding never changes a real step.
+
+
+def break_of_padding(agent: Any, batch: Batch) -> float:
+    """How much loss and gradients change with what stands in the padding."""
+    found = []
+    for one in (batch, with_garbage_in_padding(batch)):
+        agent.zero_grad()
+        loss, _ = agent.loss(one)
+        loss.backward()
+        found.append(torch.cat([loss.detach()[None], *[p.grad.flatten() for p in agent.parameters()]]))
+    return float((found[0] - found[1]).abs().max())
+
+
+@either_kind_of_action
+@each_layout
+@each_backbone
+def test_padding_changes_neither_loss_nor_gradient(backbone: str, layout: str, discrete: bool) -> None:
+    episodes = recorded(discrete=discrete)
+    assert break_of_padding(new_agent(episodes, backbone, token_layout=layout), whole_episodes(episodes)) < 1e-6
+
+
+def test_an_agent_that_averages_over_padding_is_noticed() -> None:
+    class Careless(DecisionTransformer):
+        def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            return self.actions.loss(self.predict(batch), batch.actions).mean(), {}
+
+    episodes = recorded()
+    agent = new_agent(episodes)
+    agent.__class__ = Careless
+    assert break_of_padding(agent, whole_episodes(episodes)) > 1e-3
+
+
+def test_a_batch_and_its_two_halves_agree_when_weighed_by_their_real_steps() -> None:
+    episodes = recorded()
+    agent, batch = new_agent(episodes), whole_episodes(episodes)
+    halves = [Batch(*(tensor[rows] for tensor in batch)) for rows in (slice(0, 2), slice(2, 4))]
+    weights = [int(half.valid_mask.sum()) for half in halves]
+    parts = [float(agent.loss(half)[0]) * weight for half, weight in zip(halves, weights, strict=True)]
+    assert float(agent.loss(batch)[0]) == pytest.approx(sum(parts) / sum(weights), rel=1e-5)
+
+
+# Law 6: acting sees what training saw.
+
+
+def act_through(agent: DecisionTransformer, episode: Episode) -> np.ndarray:
+    """The actions of the agent shown a recorded episode, told of the recorded actions as its own."""
+    agent.reset(1, float(episode.rewards.astype(np.float64).sum()))
+    actions, reward = [], np.zeros(1)
+    for observation, action, next_reward in zip(episode.observations, episode.actions, episode.rewards, strict=True):
+        actions.append(agent.act(observation[None], reward)[0])
+        agent._previous_actions = torch.as_tensor(action[None])
+        reward = next_reward[None]
+    return np.stack(actions)
+
+
+@either_kind_of_action
+@each_layout
+@each_backbone
+def test_carried_acting_gives_what_training_computes_for_the_whole_episode(
+    backbone: str, layout: str, discrete: bool
+) -> None:
+    episodes = recorded(discrete=discrete)
+    agent = new_agent(episodes, backbone, token_layout=layout, max_timesteps=20).eval()
+    with torch.no_grad():
+        predicted = agent.actions.decide(agent.predict(whole_episodes(episodes)))
+    for index in range(len(episodes)):
+        expected = predicted[index, : episodes.lengths[index]].numpy()
+        np.testing.assert_allclose(act_through(agent, episodes[index]), expected, atol=1e-5)
+
+
+@each_layout
+@each_backbone
+def test_window_acting_gives_what_training_computes_for_the_window_that_ends_now(backbone: str, layout: str) -> None:
+    episodes = recorded()
+    agent = new_agent(episodes, backbone, token_layout=layout, acting_mode="window").eval()
+    length = agent.context_length
+    sampler = WindowSampler(episodes, context_length=length)
+    for index in range(len(episodes)):
+        steps = np.arange(episodes.lengths[index])
+        begins = np.maximum(steps - length + 1, 0)
+        with torch.no_grad():
+            predicted = agent.actions.decide(agent.predict(sampler.windows(episodes.offsets[index] + begins)))
+        expected = predicted[torch.arange(len(steps)), torch.as_tensor(steps - begins)].numpy()
+        np.testing.assert_allclose(act_through(agent, episodes[index]), expected, atol=1e-5)
+
+
+def test_an_agent_that_forgets_its_last_action_is_noticed() -> None:
+    class Forgetful(DecisionTransformer):
+        def act(self, observations: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+            self._previous_actions = self.actions.none(len(observations))
+            return super().act(observations, rewards)
+
+    episodes = recorded()
+    agent = new_agent(episodes).eval()
+    expected = act_through(agent, episodes[2])
+    agent.__class__ = Forgetful
+    assert np.abs(act_through(agent, episodes[2]) - expected).max() > 1e-3
+
+
+def test_the_rewards_earned_are_taken_off_the_return_asked_for() -> None:
+    agent = new_agent(recorded())
+    agent.reset(2, 100.0)
+    agent.act(np.zeros((2, 4)), np.zeros(2))
+    agent.act(np.zeros((2, 4)), np.array([30.0, -5.0]))
+    assert agent._target.tolist() == [70.0, 105.0]
+
+
+def test_environments_played_at_once_do_not_touch() -> None:
+    episodes = recorded()
+    rng = np.random.default_rng(0)
+    observations = rng.standard_normal((6, 3, 4)).astype(np.float32)
+    agent = new_agent(episodes)
+
+    def play(rows: list[int]) -> np.ndarray:
+        agent.reset(len(rows), 10.0)
+        return np.stack([agent.act(step[rows], np.ones(len(rows))) for step in observations])
+
+    np.testing.assert_allclose(play([0, 1, 2])[:, 1], play([1])[:, 0], atol=1e-6)
+
+
+# Law 7: raw units outside the agent.
+
+
+def in_other_units(episodes: Episodes, scale: float, shift: float) -> Episodes:
+    changed = [
+        Episode(e.observations * scale + shift, e.actions, e.rewards * scale, terminated=True, truncated=False)
+        for e in episodes
+    ]
+    return Episodes.from_episodes(changed, episodes.source)
+
+
+def test_units_of_observation_and_reward_make_no_difference() -> None:
+    ours = recorded()
+    theirs = in_other_units(ours, 8.0, -3.0)
+    agent, other = new_agent(ours), new_agent(theirs, return_scale=80.0)
+    expected = agent.predict(whole_episodes(ours))
+    torch.testing.assert_close(other.predict(whole_episodes(theirs)), expected, rtol=1e-3, atol=1e-4)
+    unscaled = new_agent(theirs)  # one that keeps the old scale is noticed
+    assert (unscaled.predict(whole_episodes(theirs)) - expected).abs().max() > 1e-2
+
+
+def test_actions_stay_within_bounds_that_are_neither_symmetric_nor_alike() -> None:
+    actions = ContinuousActions([0.0, -3.0, None], [10.0, -1.0, 5.0])
+    decided = actions.decide(torch.tensor([[-1e3, 1e3, 1e3], [0.0, 0.0, 0.0]]))
+    assert decided.tolist() == [[0.0, -1.0, 1e3], [5.0, -2.0, 0.0]]
+    assert actions.encode(torch.tensor([10.0, -3.0, 7.0])).tolist() == [1.0, -1.0, 7.0]
+    assert float(actions.loss(torch.tensor([-1e3, 1e3, 7.0]), torch.tensor([0.0, -1.0, 7.0]))) == 0.0
+
+
+def test_discrete_actions_are_one_hot_and_the_likeliest_is_taken() -> None:
+    actions = DiscreteActions(3)
+    assert actions.encode(torch.tensor([-1, 2])).tolist() == [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    assert actions.decide(torch.tensor([[0.0, 2.0, 1.0]])).tolist() == [1]
+    assert float(actions.loss(torch.zeros(1, 3), torch.tensor([1]))) == pytest.approx(np.log(3))
+
+
+def test_without_conditioning_the_return_asked_for_makes_no_difference() -> None:
+    episodes = recorded()
+    for layout in LAYOUTS:
+        for conditioned in (True, False):
+            agent = new_agent(episodes, token_layout=layout, condition_on_return=conditioned)
+            answers = []
+            for target in (0.0, 50.0):
+                agent.reset(1, target)
+                answers.append(agent.act(np.ones((1, 4)), np.zeros(1)))
+            assert np.allclose(*answers) is not conditioned
+
+
+def test_a_constant_observation_column_is_not_divided_by_zero() -> None:
+    episodes = recorded()
+    constant = [
+        Episode(np.full_like(e.observations, 3.0), e.actions, e.rewards, terminated=True, truncated=False)
+        for e in episodes
+    ]
+    agent = new_agent(Episodes.from_episodes(constant, episodes.source))
+    assert agent.observation_std.tolist() == [1.0] * 4

@@ -1,0 +1,99 @@
+"""The sampler: what a batch holds, that every step is learnt from, and that (seed, step) alone decides."""
+
+import numpy as np
+import pytest
+import torch
+
+from agents.windows import Batch, WindowSampler, returns_to_go
+from toys import recorded
+
+
+def slow_window(episodes, start: int, context_length: int) -> list[dict[str, object]]:  # type: ignore[no-untyped-def]
+    """One window, step by step, as the words say it: the oracle."""
+    index = max(i for i in range(len(episodes)) if episodes.offsets[i] <= start)
+    episode, first = episodes[index], start - int(episodes.offsets[index])
+    steps = []
+    for t in range(first, min(first + context_length, len(episode))):
+        none = -1 if episodes.is_discrete else np.zeros(episodes.action_dim, np.float32)
+        steps.append(
+            {
+                "observations": episode.observations[t],
+                "actions": episode.actions[t],
+                "previous_actions": episode.actions[t - 1] if t > 0 else none,
+                "returns_to_go": episode.rewards[t:].astype(np.float64).sum(),
+                "timesteps": t,
+            }
+        )
+    return steps
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_a_window_holds_the_steps_of_one_episode_and_is_padded_on_the_right(discrete: bool) -> None:
+    episodes = recorded(discrete=discrete)
+    batch = WindowSampler(episodes, context_length=5).windows(np.arange(episodes.num_steps))
+    for start in range(episodes.num_steps):
+        expected = slow_window(episodes, start, 5)
+        assert batch.valid_mask[start].tolist() == [True] * len(expected) + [False] * (5 - len(expected))
+        for t, step in enumerate(expected):
+            for name, value in step.items():
+                np.testing.assert_allclose(getattr(batch, name)[start, t], value, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_every_step_is_seen_about_equally_often_and_an_episode_begins_many_windows() -> None:
+    episodes = recorded((3, 40, 200))
+    sampler = WindowSampler(episodes, context_length=10)
+    seen = np.zeros((3, 200))
+    fresh = 0
+    for step in range(300):
+        batch = sampler.sample(64, seed=0, step=step)
+        rows = {round(float(episodes[i].observations[0, 0]), 4): i for i in range(3)}
+        episode_of = {round(float(episodes[i].observations[t, 0]), 4): i for i in range(3) for t in range(len(episodes[i]))}
+        for window in range(64):
+            index = episode_of[round(float(batch.observations[window, 0, 0]), 4)]
+            times = batch.timesteps[window][batch.valid_mask[window]]
+            seen[index, times] += 1
+            fresh += int(times[0] == 0 and index == 2)
+        assert rows
+    counts = [seen[0, :3], seen[1, :40], seen[2, :200]]
+    middle = np.mean(counts[2][20:180])
+    for count in counts:
+        assert count.min() > 0.7 * middle
+        assert count.max() < 2.2 * middle
+    assert fresh / (300 * 64) == pytest.approx(10 / (12 + 49 + 209), rel=0.15)
+
+
+def test_a_batch_depends_on_seed_and_step_alone() -> None:
+    sampler = WindowSampler(recorded(), context_length=5)
+    first = sampler.sample(8, seed=3, step=7)
+    sampler.sample(8, seed=3, step=8)
+    again = WindowSampler(recorded(), context_length=5).sample(8, seed=3, step=7)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    for other in (sampler.sample(8, seed=4, step=7), sampler.sample(8, seed=3, step=8)):
+        assert not torch.equal(first.observations, other.observations)
+
+
+def test_top_fraction_keeps_the_best_episodes_and_at_least_one() -> None:
+    episodes = recorded((5,) * 10)
+    kept = WindowSampler(episodes, context_length=5, top_fraction=0.3).episodes
+    assert sorted(kept.returns) == pytest.approx(sorted(episodes.returns)[-3:])
+    assert len(WindowSampler(episodes, context_length=5, top_fraction=0.01).episodes) == 1
+
+
+def test_returns_to_go_are_summed_in_double_precision() -> None:
+    episodes = recorded((100_000,))
+    expected = np.cumsum(episodes.rewards[::-1].astype(np.float64))[::-1]
+    np.testing.assert_allclose(returns_to_go(episodes), expected, rtol=1e-5, atol=1e-3)
+
+
+def test_nothing_is_written_into_the_recorded_arrays() -> None:
+    episodes = recorded()
+    for array in (episodes.observations, episodes.actions, episodes.rewards):
+        array.flags.writeable = False
+    WindowSampler(episodes, context_length=5).sample(8, seed=0, step=0)
+
+
+def test_a_batch_goes_to_a_device_whole() -> None:
+    batch = WindowSampler(recorded(), context_length=5).sample(2, seed=0, step=0)
+    moved = batch.to(torch.device("meta"))
+    assert isinstance(moved, Batch)
+    assert {tensor.device.type for tensor in moved} == {"meta"}
