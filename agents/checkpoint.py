@@ -44,6 +44,8 @@ def build_agent(spec: dict[str, Any]) -> DecisionTransformer:
     spec: name (a key of AGENTS), backbone (Backbone's keywords), actions ({low, high}, null where unbounded, or
     {num_actions}) and settings (the agent's own keywords).
     """
+    if spec["name"] not in AGENTS:
+        raise CheckpointError(f"agent must be one of {', '.join(sorted(AGENTS))}; got {spec['name']!r}")
     kind = ContinuousActions if "low" in spec["actions"] else DiscreteActions
     agent = AGENTS[spec["name"]](Backbone(**spec["backbone"]), kind(**spec["actions"]), **spec["settings"])
     agent.spec = spec
@@ -100,6 +102,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     manifest = _read_manifest(path)
     contents: dict[str, Any] = {}
     for name, expected in manifest["files"].items():
+        if Path(name).name != name:
+            raise CheckpointError(f"{path / 'manifest.json'} names a file outside its directory: {name!r}")
         data = _read_checked(path / name, expected)
         contents[name] = json.loads(data) if name.endswith(".json") else _tensors(path / name, data)
     return contents

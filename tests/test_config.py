@@ -24,7 +24,10 @@ OPTIONS = {
 }
 
 
-class UserMistake(ValueError):
+Swept = tuple[Path, list[tuple[Config, Path]]]
+
+
+class MistakeError(ValueError):
     for_user = True
 
 
@@ -202,26 +205,40 @@ def test_mistakes_in_a_tuned_file_are_refused_as_well(
     assert refusal_of(capsys, "--config-dir", "mine") == message
 
 
-def test_a_sweep_runs_every_combination() -> None:
-    configs = configs_of("-m", "seed=0,1", "backbone=min_gru,gru", "train.num_steps=5")
-    assert {(config["seed"], config["backbone"]["name"], config["train"]["num_steps"]) for config in configs} == {
-        (seed, backbone, 5) for seed in (0, 1) for backbone in ("min_gru", "gru")
-    }
-    assert len(configs) == 4
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    """Where a sweep over two seeds and two backbones was started, and each job's config and working directory."""
+    started_in = tmp_path_factory.mktemp("swéep")
+    jobs: list[tuple[Config, Path]] = []
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(started_in)
+        arguments = ["-m", "seed=0,1", "backbone=min_gru,gru", "train.num_steps=5", "run_dir=my füns"]
+        command_line("train_offline")(lambda config: jobs.append((config, Path.cwd())))(arguments)
+    return started_in, jobs
+
+
+def test_a_sweep_runs_every_combination_once(swept: Swept) -> None:
+    found = [(config["seed"], config["backbone"]["name"], config["train"]["num_steps"]) for config, _ in swept[1]]
+    assert sorted(found) == [(seed, backbone, 5) for seed in (0, 1) for backbone in ("gru", "min_gru")]
+
+
+def test_each_job_of_a_sweep_lies_in_its_own_directory_under_run_dir(swept: Swept) -> None:
+    for config, _ in swept[1]:
+        learner = f"{config['backbone']['name']}-decision_transformer"
+        expected = rf"my füns/hopper_demo/{learner}/seed{config['seed']}-[0-9a-f]{{8}}"
+        assert re.fullmatch(expected, run_directory(config).as_posix())
+
+
+def test_a_sweep_stays_where_it_is_and_writes_only_under_runs(swept: Swept) -> None:
+    started_in, jobs = swept
+    assert {directory for _, directory in jobs} == {started_in}
+    files = [path.relative_to(started_in) for path in started_in.rglob("*") if path.is_file()]
+    assert files == [Path("runs/multirun/multirun.yaml")]
 
 
 @pytest.mark.parametrize("wrong", ["seed=0,1,x", "backbone=min_gru,mingru", "train.num_steps=5,0"])
 def test_a_sweep_with_one_wrong_element_runs_nothing(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "must be" in refusal_of(capsys, "-m", wrong)
-
-
-def test_each_job_of_a_sweep_lies_in_its_own_directory_under_run_dir() -> None:
-    configs = configs_of("-m", "seed=0,1", "run_dir=my füns")
-    directories = [run_directory(config).as_posix() for config in configs]
-    assert all(
-        re.fullmatch(rf"my füns/hopper_demo/min_gru-decision_transformer/seed{seed}-[0-9a-f]{{8}}", directory)
-        for seed, directory in enumerate(directories)
-    )
 
 
 def test_a_sweep_over_finished_runs_keeps_their_directories() -> None:
@@ -234,14 +251,6 @@ def test_a_single_run_writes_nothing_and_stays_where_it_is(in_an_empty_directory
     command_line("train_offline")(lambda config: directories.append(Path.cwd()))([])
     assert directories == [in_an_empty_directory]
     assert not list(in_an_empty_directory.iterdir())
-
-
-def test_a_sweep_writes_only_under_runs_and_stays_where_it_is(in_an_empty_directory: Path) -> None:
-    directories: list[Path] = []
-    command_line("train_offline")(lambda config: directories.append(Path.cwd()))(["-m", "seed=0,1"])
-    assert directories == [in_an_empty_directory] * 2
-    files = [path.relative_to(in_an_empty_directory) for path in in_an_empty_directory.rglob("*") if path.is_file()]
-    assert files == [Path("runs/multirun/multirun.yaml")]
 
 
 def failing(error: Exception, seed: int, done: list[int]) -> Callable[..., None]:
@@ -259,7 +268,7 @@ def test_an_error_for_the_user_is_one_line_and_status_1(
 ) -> None:
     done: list[int] = []
     with pytest.raises(SystemExit) as exit_:
-        failing(UserMistake("the file is not there"), 1, done)(arguments)
+        failing(MistakeError("the file is not there"), 1, done)(arguments)
     assert exit_.value.code == 1
     assert capsys.readouterr().err == "error: the file is not there\n"
     assert done == ([0, 2] if "-m" in arguments else [])

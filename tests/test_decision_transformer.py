@@ -71,8 +71,8 @@ def test_a_batch_and_its_two_halves_agree_when_weighed_by_their_real_steps() -> 
     agent, batch = new_agent(episodes), whole_episodes(episodes)
     halves = [Batch(*(tensor[rows] for tensor in batch)) for rows in (slice(0, 2), slice(2, 4))]
     weights = [int(half.valid_mask.sum()) for half in halves]
-    parts = [float(agent.loss(half)[0]) * weight for half, weight in zip(halves, weights, strict=True)]
-    assert float(agent.loss(batch)[0]) == pytest.approx(sum(parts) / sum(weights), rel=1e-5)
+    parts = [agent.loss(half)[0].item() * weight for half, weight in zip(halves, weights, strict=True)]
+    assert agent.loss(batch)[0].item() == pytest.approx(sum(parts) / sum(weights), rel=1e-5)
 
 
 # Law 6: acting sees what training saw.

@@ -42,18 +42,14 @@ def test_a_window_holds_the_steps_of_one_episode_and_is_padded_on_the_right(disc
 def test_every_step_is_seen_about_equally_often_and_an_episode_begins_many_windows() -> None:
     episodes = recorded((3, 40, 200))
     sampler = WindowSampler(episodes, context_length=10)
-    seen = np.zeros((3, 200))
-    fresh = 0
+    whose = {row.tobytes(): index for index in range(3) for row in episodes[index].observations}
+    seen, fresh = np.zeros((3, 200)), 0
     for step in range(300):
         batch = sampler.sample(64, seed=0, step=step)
-        rows = {round(float(episodes[i].observations[0, 0]), 4): i for i in range(3)}
-        episode_of = {round(float(episodes[i].observations[t, 0]), 4): i for i in range(3) for t in range(len(episodes[i]))}
-        for window in range(64):
-            index = episode_of[round(float(batch.observations[window, 0, 0]), 4)]
-            times = batch.timesteps[window][batch.valid_mask[window]]
-            seen[index, times] += 1
-            fresh += int(times[0] == 0 and index == 2)
-        assert rows
+        for observations, timesteps, valid in zip(batch.observations, batch.timesteps, batch.valid_mask, strict=True):
+            index = whose[observations[0].numpy().tobytes()]
+            seen[index, timesteps[valid]] += 1
+            fresh += int(timesteps[0] == 0 and index == 2)
     counts = [seen[0, :3], seen[1, :40], seen[2, :200]]
     middle = np.mean(counts[2][20:180])
     for count in counts:

@@ -1,0 +1,98 @@
+"""Checkpoints: what is saved comes back, what is damaged is refused, and nothing in them can run code."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from agents import CheckpointError, DecisionTransformer, build_agent, load_agent
+from agents.checkpoint import newest_checkpoint, read_checkpoint, save_checkpoint
+from toys import BACKBONES, new_agent, recorded
+
+
+def save(run_dir: Path, agent: DecisionTransformer, step: int = 1, keep: int = 2) -> Path:
+    return save_checkpoint(run_dir, step, agent.describe(), agent.state_dict(), {"x": torch.ones(2)}, keep=keep)
+
+
+def first_actions(agent: DecisionTransformer) -> np.ndarray:
+    agent.reset(2, 5.0)
+    return np.stack([agent.act(np.ones((2, 4)), np.zeros(2)) for _ in range(3)])
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+def test_an_agent_comes_back_from_its_run_directory(tmp_path: Path, backbone: str, discrete: bool) -> None:
+    agent = new_agent(recorded(discrete=discrete), backbone, max_timesteps=9, token_layout="interleaved")
+    agent.acting_mode = "window"
+    save(tmp_path, agent)
+    loaded = load_agent(tmp_path)
+    assert loaded.acting_mode == "window"
+    np.testing.assert_array_equal(first_actions(loaded), first_actions(agent))
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    agent = new_agent(recorded())
+    for step in (9, 10, 100):
+        save(tmp_path, agent, step)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_00000010", "step_00000100"]
+    assert newest_checkpoint(tmp_path).name == "step_00000100"
+
+
+@pytest.mark.parametrize("name", ["agent.json", "agent.safetensors", "training.safetensors", "training.json"])
+def test_one_flipped_bit_is_refused_naming_the_file(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path, new_agent(recorded())) / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=f"{name} is damaged"):
+        load_agent(tmp_path)
+
+
+def test_a_missing_file_a_torn_manifest_and_another_format_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, new_agent(recorded()))
+    manifest = (path / "manifest.json").read_text()
+    (path / "manifest.json").write_text(manifest.replace('"format_version": 1', '"format_version": 7'))
+    with pytest.raises(CheckpointError, match="format 7; this version reads format 1"):
+        load_agent(tmp_path)
+    (path / "manifest.json").write_text(manifest[:50])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_agent(tmp_path)
+    (path / "manifest.json").write_text(manifest)
+    (path / "agent.json").unlink()
+    with pytest.raises(CheckpointError, match=r"agent\.json is named in its manifest"):
+        load_agent(tmp_path)
+
+
+def test_a_directory_without_a_checkpoint_says_what_it_expected(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no checkpoint .* expected .*step_"):
+        load_agent(tmp_path)
+
+
+def test_a_write_that_never_ended_is_no_checkpoint(tmp_path: Path) -> None:
+    agent = new_agent(recorded())
+    save(tmp_path, agent, 1)
+    torn = tmp_path / "checkpoints" / ".step_00000002.partial"
+    torn.mkdir()
+    (torn / "agent.json").write_text("{")
+    assert newest_checkpoint(tmp_path).name == "step_00000001"
+    save(tmp_path, agent, 2)
+    assert not torn.exists()
+
+
+def test_a_name_that_leads_out_of_the_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, new_agent(recorded()))
+    secret = tmp_path / "secret.json"
+    secret.write_text("{}")
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["../../secret.json"] = manifest["files"]["agent.json"]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="names a file outside"):
+        read_checkpoint(path)
+
+
+def test_an_agent_of_an_unknown_kind_is_refused() -> None:
+    spec = {**new_agent(recorded()).describe(), "name": "torch.load"}
+    with pytest.raises(CheckpointError, match=r"agent must be one of .*decision_transformer.* got 'torch.load'"):
+        build_agent(spec)
