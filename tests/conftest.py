@@ -26,7 +26,7 @@ def d4rl_columns(lengths: list[int], obs_dim: int = 3, action_dim: int = 2, rest
         "terminals": np.zeros(num_steps, np.bool_),
         "timeouts": np.zeros(num_steps, np.bool_),
     }
-    ends = np.cumsum(lengths) - 1
+    ends = np.cumsum(lengths, dtype=np.int64) - 1
     columns["terminals"][ends[::2]] = True
     columns["timeouts"][ends[1::2]] = True
     return columns

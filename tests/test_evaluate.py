@@ -1,0 +1,98 @@
+"""Evaluation: many environments at once, episodes that end at different times, failures named, honest intervals."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from envs.environments import TaskError
+from envs.evaluate import Evaluation, evaluate, summarize
+
+
+class Countdown(gymnasium.Env[Any, Any]):
+    """Lasts seed % 7 + 1 steps and rewards the action taken; refuses to be stepped after its end."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
+    action_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        assert seed is not None
+        self.seed, self.left = seed, seed % 7 + 1
+        return np.array([seed, self.left], np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.left > 0, "stepped after its end"
+        self.left -= 1
+        return np.array([self.seed, self.left], np.float32), float(action[0]), self.left == 0, False, {}
+
+
+class SumOfRewards:
+    """Acts with its observation plus what it earned so far, so that a lost reward or a mixed-up row shows."""
+
+    def reset(self, num_envs: int, target_return: float) -> None:
+        self.earned = np.full(num_envs, target_return)
+
+    def act(self, observations: Any, rewards: Any) -> Any:
+        self.earned = self.earned + rewards
+        return (observations.sum(1) + 0.5 * self.earned)[:, None]
+
+
+def slow_return(seed: int, target_return: float) -> tuple[float, int]:
+    env, earned, reward = Countdown(), target_return, 0.0
+    observation, _ = env.reset(seed=seed)
+    total, length, ended = 0.0, 0, False
+    while not ended:
+        earned += reward
+        observation, reward, ended, _, _ = env.step([observation.sum() + 0.5 * earned])
+        total, length = total + reward, length + 1
+    return total, length
+
+
+def play(num_envs: int, make: Any = Countdown, num_episodes: int = 10) -> Evaluation:
+    return evaluate(SumOfRewards(), make, num_episodes=num_episodes, target_return=3.0, seed=5, num_envs=num_envs)
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 10, 64])
+def test_the_result_is_that_of_one_episode_after_another(num_envs: int) -> None:
+    found = play(num_envs)
+    expected = [slow_return(seed, 3.0) for seed in range(5, 15)]
+    np.testing.assert_allclose(found.returns, [total for total, _ in expected], rtol=1e-5)
+    assert found.lengths.tolist() == [length for _, length in expected]
+    assert found.seeds.tolist() == list(range(5, 15))
+
+
+def test_an_environment_that_fails_is_named_with_the_seed_of_its_episode() -> None:
+    class Raises(Countdown):
+        def step(self, action: Any) -> Any:
+            if self.seed == 7:
+                raise RuntimeError("out of balance")
+            return super().step(action)
+
+    class GivesNaN(Countdown):
+        def step(self, action: Any) -> Any:
+            observation, *rest = super().step(action)
+            return (observation * np.nan if self.seed == 7 else observation, *rest)
+
+    with pytest.raises(TaskError, match="RuntimeError in the episode of seed 7: out of balance"):
+        play(4, Raises)
+    with pytest.raises(TaskError, match="NaN or infinite observation in the episode of seed 7"):
+        play(4, GivesNaN)
+
+
+def test_the_score_is_normalised_and_its_interval_holds_the_mean() -> None:
+    score = summarize([0.0, 50.0, 100.0, 150.0], {"min": 50.0, "max": 150.0})
+    assert score["mean"] == pytest.approx(25.0)
+    assert -50 <= score["ci_low"] < 25 < score["ci_high"] <= 100
+    assert (score["n"], score["reason"]) == (4, None)
+
+
+def test_equal_returns_have_an_interval_of_no_width() -> None:
+    score = summarize([7.0, 7.0], {"min": 0.0, "max": 10.0})
+    assert score["ci_low"] == score["mean"] == score["ci_high"] == 70.0
+
+
+def test_without_reference_scores_or_episodes_there_is_a_reason_and_no_number() -> None:
+    assert summarize([1.0], None)["mean"] is None
+    assert "reference" in summarize([1.0], None)["reason"]
+    assert summarize([], {"min": 0.0, "max": 1.0})["reason"] == "not evaluated"

@@ -1,0 +1,139 @@
+"""The entry scripts themselves: every backbone and layout by one word, resume, refusals."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import evaluate
+import train_offline
+from agents import load_agent
+from toys import BACKBONES
+
+SMALL = [
+    "train.num_steps=20",
+    "train.batch_size=4",
+    "train.log_every=5",
+    "train.checkpoint_every=10",
+    "train.evaluate_every=10",
+    "evaluate.num_episodes=2",
+    "evaluate.num_curve_episodes=1",
+    "evaluate.num_envs=2",
+    "backbone.hidden_size=16",
+    "num_threads=1",
+]
+
+
+def run(tmp_path: Path, *overrides: str, name: str = "run") -> Path:
+    train_offline.main([*SMALL, f"run_dir={tmp_path / name}", *overrides])
+    return tmp_path / name
+
+
+@pytest.fixture
+def hopper_file(tmp_path: Path) -> Path:
+    """Three random episodes in D4RL's layout, with Hopper's widths."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "mine.hdf5"
+    with h5py.File(path, "w") as file:
+        file["observations"] = rng.standard_normal((90, 11)).astype(np.float32)
+        file["actions"] = rng.uniform(-1, 1, (90, 3)).astype(np.float32)
+        file["rewards"] = rng.standard_normal(90).astype(np.float32)
+        file["terminals"] = np.arange(90) % 30 == 29
+        file["timeouts"] = np.zeros(90, dtype=bool)
+    return path
+
+
+@pytest.mark.parametrize("layout", ["merged", "interleaved"])
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+def test_a_backbone_and_a_layout_are_swapped_by_one_word(tmp_path: Path, backbone: str, layout: str) -> None:
+    path = run(tmp_path, f"backbone={backbone}", f"agent.token_layout={layout}")
+    results = json.loads((path / "results.json").read_text())
+    assert len(results["returns"]) == results["score"]["n"] == 2
+    assert results["score"]["ci_low"] <= results["score"]["mean"] <= results["score"]["ci_high"]
+    assert results["provenance"]["env_id"] == "Hopper-v5"
+    assert (path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert load_agent(path).token_layout == layout
+
+
+def test_a_run_stopped_and_resumed_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(tmp_path, name="whole")
+    from agents.learner import Learner
+
+    update = Learner.update
+
+    def stop_at_13(self: Learner, step: int) -> object:
+        if step == 13:
+            raise KeyboardInterrupt
+        return update(self, step)
+
+    monkeypatch.setattr(Learner, "update", stop_at_13)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, name="cut")
+    monkeypatch.setattr(Learner, "update", update)
+    cut = run(tmp_path, name="cut")
+    last = "checkpoints/step_00000020/manifest.json"
+    assert (cut / last).read_text() == (whole / last).read_text()
+    assert (cut / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    assert json.loads((cut / "results.json").read_text())["returns"] == json.loads((whole / "results.json").read_text())["returns"]
+
+
+def test_a_finished_run_says_so_and_another_config_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run(tmp_path)
+    before = (path / "results.json").read_bytes()
+    run(tmp_path)
+    assert "is finished" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path, "train.num_steps=21")
+    assert stop.value.code == 1
+    assert "train.num_steps" in capsys.readouterr().err
+    assert (path / "results.json").read_bytes() == before
+
+
+def test_a_finished_run_can_be_judged_again(tmp_path: Path) -> None:
+    path = run(tmp_path)
+    evaluate.main([f"run_dir={path}", "num_episodes=3", "target_return=500", "num_envs=2", "num_threads=1"])
+    judged = json.loads((path / "evaluation.json").read_text())
+    assert judged["protocol"]["target_return"] == 500
+    assert not judged["protocol"]["target_declared_before_training"]
+    assert len(judged["returns"]) == 3
+
+
+def test_data_of_ones_own_trains_as_behavior_cloning_too(tmp_path: Path, hopper_file: Path) -> None:
+    common = ("task=hopper", f"dataset={hopper_file}", "env_id=Hopper-v5", "experiment=filtered_bc")
+    results = json.loads((run(tmp_path, *common) / "results.json").read_text())
+    assert results["provenance"]["env_declared"]
+    assert results["provenance"]["dataset"]["num_episodes"] == 3
+
+
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path, *overrides, name="refused")
+    assert stop.value.code == 1
+    assert not (tmp_path / "refused" / "checkpoints").exists()
+    return capsys.readouterr().err
+
+
+def test_bad_input_is_refused_before_the_first_step(
+    tmp_path: Path, hopper_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "dataset must be" in refused(tmp_path, capsys, "dataset=/nowhere.hdf5")
+    own = ("task=hopper", f"dataset={hopper_file}")
+    assert "env_id" in refused(tmp_path, capsys, *own)
+    assert "11 observation columns, HalfCheetah-v5 gives 17" in refused(tmp_path, capsys, *own, "env_id=HalfCheetah-v5")
+    with h5py.File(hopper_file, "a") as file:
+        file["rewards"][31] = np.nan
+    assert "episode 1, step 1" in refused(tmp_path, capsys, *own, "env_id=Hopper-v5")
+    hopper_file.write_bytes(hopper_file.read_bytes()[:3000])
+    assert "download or copy it again" in refused(tmp_path, capsys, *own, "env_id=Hopper-v5")
+    hopper_file.write_bytes(b"not data")
+    assert "is not an HDF5 file" in refused(tmp_path, capsys, *own, "env_id=Hopper-v5")
+
+
+def test_a_directory_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from filelock import FileLock
+
+    (tmp_path / "refused").mkdir()
+    with FileLock(tmp_path / "refused" / "run.lock"):
+        assert "another run is live" in refused(tmp_path, capsys)
