@@ -1,6 +1,6 @@
 """A run directory: one config, one lock, its checkpoints, its log and its results.
 
-    RUN/config.json  task.json  run.lock  checkpoints/  metrics.jsonl  tensorboard/  results.json  learning_curve.png
+RUN/config.json  task.json  run.lock  checkpoints/  metrics.jsonl  tensorboard/  results.json  learning_curve.png
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from config import PLACE_KEYS, differing_keys, dotted_keys
 
 if TYPE_CHECKING:
     from agents.learner import Learner
+    from envs.tasks import Task
 
 CHECKPOINTS_KEPT = 2
 
@@ -81,14 +82,17 @@ class RunDirectory:
         print(f"{self.path}: going on after step {num_updates}.")
         return num_updates
 
-    def write_json(self, name: str, value: Any) -> None:
-        write_json(self.path / name, value)
+    def begin(self, task: Task) -> None:
+        """Makes the directory this run's own; not before data and environment were found good."""
+        write_json(self.path / "task.json", task.describe())
+        write_json(self.path / "config.json", self._config)
+
+    def finish(self, results: dict[str, Any]) -> None:
+        write_json(self.path / "results.json", results)
 
     def _check_config(self) -> None:
         path = self.path / "config.json"
-        if not path.exists():
-            write_json(path, self._config)
-        elif (theirs := read_json(path)) != self._config:
+        if path.exists() and (theirs := read_json(path)) != self._config:
             differing = "\n  ".join(differing_keys(theirs, self._config))
             raise RunError(f"{self.path} holds a run of another config; choose another run_dir:\n  {differing}")
 

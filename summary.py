@@ -125,7 +125,9 @@ def _draw_returns(axes: Any, rows: list[dict[str, Any]], results: dict[str, Any]
     task = results["provenance"]
     for (heading, value), style in zip(recorded_returns(task).items(), (":", "--", "-"), strict=True):
         axes.axhline(value, color="black", linestyle=style, linewidth=1, label=heading)
-    axes.set(xlabel="gradient steps", ylabel="return", title=f"{task['env_id']}: {score_in_words(results)}", ylim=(0, None))
+    axes.set(
+        xlabel="gradient steps", ylabel="return", title=f"{task['env_id']}: {score_in_words(results)}", ylim=(0, None)
+    )
     axes.legend(fontsize="small")
 
 

@@ -46,7 +46,7 @@ def train_offline(config: dict[str, Any], run: RunDirectory) -> dict[str, Any]:
     task, episodes = load_task(config)
     learner = build_learner(config, task, episodes, device)
     first_step = run.restore(learner)
-    run.write_json("task.json", task.describe())
+    run.begin(task)
     began = time.perf_counter()
     with MetricsLog(run.path, first_step) as log:
         train(config, task, learner, first_step, run, log)
@@ -56,7 +56,7 @@ def train_offline(config: dict[str, Any], run: RunDirectory) -> dict[str, Any]:
         results["weights"] = {"num_parameters": learner.num_parameters, "ema_decay": config["optimizer"]["ema_decay"]}
         log.write_results(config, results)
     draw_learning_curve(run.path, results)
-    run.write_json("results.json", results)
+    run.finish(results)
     return results
 
 
@@ -95,7 +95,8 @@ def load_task(config: dict[str, Any]) -> tuple[Task, Episodes]:
     from envs.tasks import describe_task
 
     dataset, env_id, target_return = (
-        config[key] if config[key] is not None else config["task"][key] for key in ("dataset", "env_id", "target_return")
+        config[key] if config[key] is not None else config["task"][key]
+        for key in ("dataset", "env_id", "target_return")
     )
     episodes = load_episodes(dataset)
     return describe_task(episodes, env_id=env_id, target_return=target_return), episodes

@@ -143,7 +143,9 @@ class DecisionTransformer(nn.Module):
 
     def _embed_step(self, returns: Tensor, observations: Tensor, previous_actions: Tensor, timesteps: Tensor) -> Tensor:
         parts = [returns] if self.condition_on_return else []
-        return self._embed("step", torch.cat([*parts, observations, self.actions.encode(previous_actions)], -1), timesteps)
+        return self._embed(
+            "step", torch.cat([*parts, observations, self.actions.encode(previous_actions)], -1), timesteps
+        )
 
     def _embed_inputs(self, returns: Tensor, observations: Tensor, timesteps: Tensor) -> Sequence[Tensor]:
         parts = {"return": returns} if self.condition_on_return else {}

@@ -20,9 +20,7 @@ class Recurrent(nn.Module):
         self.rnn = kind(hidden_size, state_size, batch_first=True)
         self.output = nn.Linear(state_size, hidden_size)
 
-    def forward(
-        self, x: Tensor, state: State | None = None, *, starts: Tensor | None = None
-    ) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: State | None = None, *, starts: Tensor | None = None) -> tuple[Tensor, State]:
         if starts is None:
             h, state = self._run(x, state)
             return self.output(h), state

@@ -175,15 +175,19 @@ def minari_dataset(env_id: str, dataset_id: str, monkeypatch: pytest.MonkeyPatch
             for key, value in {**row, "observations": observation}.items():
                 rows.setdefault(key, []).append(value)
         buffers.append(EpisodeBuffer(id=seed, seed=seed, **rows))
-    about = {"algorithm_name": "random", "author": "x", "author_email": "x@x", "code_permalink": "x", "description": "x"}
+    about = {
+        "algorithm_name": "random",
+        "author": "x",
+        "author_email": "x@x",
+        "code_permalink": "x",
+        "description": "x",
+    }
     minari.create_dataset_from_buffers(dataset_id, buffers, env=env, **about)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("env_id", "discrete"), [("CartPole-v1", True), ("Pendulum-v1", False)])
-def test_a_minari_dataset_is_read(
-    env_id: str, discrete: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_minari_dataset_is_read(env_id: str, discrete: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     minari_dataset(env_id, "toy/random-v0", monkeypatch, tmp_path)
     episodes = load_episodes("toy/random-v0")
     assert (len(episodes), episodes.is_discrete, episodes.source.env_id) == (3, discrete, env_id)

@@ -101,7 +101,10 @@ def test_nested_observations_are_flattened_as_gymnasium_flattens_each(create: Cr
     episodes = read_minari("toy/nested-v0")
     for buffer, episode in zip(buffers, episodes, strict=True):
         for step in range(len(episode)):
-            body, (number, matrix) = buffer.observations["body"][step], (one[step] for one in buffer.observations["goal"])
+            body, (number, matrix) = (
+                buffer.observations["body"][step],
+                (one[step] for one in buffer.observations["goal"]),
+            )
             expected = gymnasium.spaces.flatten(NESTED, {"body": body, "goal": (number, matrix)})
             np.testing.assert_allclose(episode.observations[step], expected, rtol=1e-6)
     assert episodes.obs_dim == gymnasium.spaces.flatdim(NESTED)
@@ -198,7 +201,11 @@ def test_nan_and_uneven_episodes_are_refused_by_number(create: Create) -> None:
 @pytest.mark.parametrize(
     ("observations", "actions", "message"),
     [
-        (VECTOR, MultiDiscrete([2, 3]), "expected a Box of floats or a Discrete action space from 0, got MultiDiscrete"),
+        (
+            VECTOR,
+            MultiDiscrete([2, 3]),
+            "expected a Box of floats or a Discrete action space from 0, got MultiDiscrete",
+        ),
         (VECTOR, Discrete(3, start=1), "expected a Box of floats or a Discrete action space from 0"),
         (Box(0, 255, (32, 32, 3), np.uint8), CONTROLS, r"that are vectors, got images of shape \(32, 32, 3\)"),
         (Dict(a=MultiDiscrete([2, 3])), CONTROLS, "expected observations of Box and Discrete parts, got MultiDiscrete"),

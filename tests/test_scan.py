@@ -10,7 +10,10 @@ from torch import Tensor
 from minrnn import scan
 
 BATCH, SIZE = 2, 70  # more than one block of channels, and not a multiple of one
-GATES: dict[str, tuple[int, Callable[..., Any]]] = {"min_gru": (2, scan.min_gru_gates), "min_lstm": (3, scan.min_lstm_gates)}
+GATES: dict[str, tuple[int, Callable[..., Any]]] = {
+    "min_gru": (2, scan.min_gru_gates),
+    "min_lstm": (3, scan.min_lstm_gates),
+}
 
 
 def by_loop(name: str, projection: Tensor, state: Tensor | None, starts: Tensor | None, positive: bool) -> Tensor:
@@ -36,7 +39,9 @@ def inputs(name: str, time: int, scale: float, bias: float) -> tuple[Tensor, Ten
     return projection.clamp(-100, 100), state, torch.rand(BATCH, time, generator=generator) < 0.01, weights
 
 
-def run(path: Callable[..., Tensor], name: str, positive: bool, given: tuple[Tensor, ...], dtype: torch.dtype) -> list[Tensor]:
+def run(
+    path: Callable[..., Tensor], name: str, positive: bool, given: tuple[Tensor, ...], dtype: torch.dtype
+) -> list[Tensor]:
     """The states, and the gradients of a weighted sum of them with respect to projection and first state."""
     projection, state, starts, weights = given
     projection, state = projection.to(dtype, copy=True).requires_grad_(), state.to(dtype, copy=True).requires_grad_()

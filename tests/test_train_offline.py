@@ -76,10 +76,15 @@ def test_a_run_stopped_and_resumed_ends_as_one_that_was_not(tmp_path: Path, monk
     last = "checkpoints/step_00000020/manifest.json"
     assert (cut / last).read_text() == (whole / last).read_text()
     assert (cut / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
-    assert json.loads((cut / "results.json").read_text())["returns"] == json.loads((whole / "results.json").read_text())["returns"]
+    assert (
+        json.loads((cut / "results.json").read_text())["returns"]
+        == json.loads((whole / "results.json").read_text())["returns"]
+    )
 
 
-def test_a_finished_run_says_so_and_another_config_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_says_so_and_another_config_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = run(tmp_path)
     before = (path / "results.json").read_bytes()
     run(tmp_path)

@@ -1,0 +1,158 @@
+"""A task is the right environment for the data, and what a score means there."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from envs import Episode, Episodes, Source
+from envs.d4rl import RECORDED_IN
+from envs.environments import TaskError
+from envs.tasks import (
+    REFERENCE_SCORES,
+    Reference,
+    Task,
+    describe_task,
+    environment_for,
+    normalized_score,
+    reference_scores,
+)
+
+
+def make_episodes(obs_dim: int = 3, action_dim: int | None = 1, **source: Any) -> Episodes:
+    """Two episodes, of returns 5 and 2; action_dim None: discrete actions."""
+    made = []
+    for length, reward in ((5, 1.0), (1, 2.0)):
+        actions: Any = np.zeros(length, int) if action_dim is None else np.zeros((length, action_dim))
+        observations: Any = np.zeros((length, obs_dim))
+        rewards: Any = np.full(length, reward)
+        made.append(Episode(observations, actions, rewards, terminated=True, truncated=False))
+    return Episodes.from_episodes(made, Source("mine", "0" * 64, **source))
+
+
+@pytest.mark.parametrize(
+    ("env_id", "family"),
+    [
+        ("Hopper-v4", "hopper"),
+        ("Hopper-v5", "hopper"),
+        ("HalfCheetah-v4", "halfcheetah"),
+        ("Walker2d-v5", "walker2d"),
+        ("Ant-v4", "ant"),
+        ("CartPole-v1", None),
+        ("mine/Hopper-v5", None),
+        ("HopperBig-v5", None),
+    ],
+)
+def test_every_version_of_a_family_has_d4rls_scores(env_id: str, family: str | None) -> None:
+    expected = None if family is None else Reference(*REFERENCE_SCORES[family])
+    assert reference_scores(env_id, Source("mine", "")) == expected
+    assert expected is None or "D4RL" in expected.source
+
+
+def test_the_datasets_own_scores_come_first_in_its_own_environment_only() -> None:
+    source = Source("toy/hopper-v0", "", "Hopper-v5", reference=(1.0, 2.0), reference_source="its metadata")
+    assert reference_scores("Hopper-v5", source) == (1.0, 2.0, "its metadata")
+    assert reference_scores("Hopper-v4", source) == REFERENCE_SCORES["hopper"]
+    assert reference_scores("CartPole-v1", source) is None
+
+
+@pytest.mark.parametrize("family", REFERENCE_SCORES)
+def test_random_scores_zero_and_expert_one_hundred(family: str) -> None:
+    reference = Reference(*REFERENCE_SCORES[family])
+    middle = (reference.min + reference.max) / 2
+    np.testing.assert_allclose(normalized_score([reference.min, middle, reference.max], reference), [0, 50, 100])
+
+
+def test_a_published_return_scores_what_d4rl_says() -> None:
+    """A hopper return of 1606.6 is 50 on D4RL's scale: (1606.6 + 20.272305) / (3234.3 + 20.272305)."""
+    assert normalized_score(1607.0138475, Reference(*REFERENCE_SCORES["hopper"])) == pytest.approx(50.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("family", REFERENCE_SCORES)
+def test_d4rls_data_is_scored_in_the_physics_it_was_recorded_in(family: str) -> None:
+    choice = environment_for(make_episodes(env_id=RECORDED_IN[family]), None)
+    assert choice.env_id == {"walker2d": "Walker2d-v4", "halfcheetah": "HalfCheetah-v4"}.get(
+        family, f"{family.title()}-v4"
+    )
+    assert (choice.declared, choice.note) == (False, None)
+
+
+def test_the_datas_own_environment_keeps_its_keywords() -> None:
+    episodes = make_episodes(env_id="Pendulum-v1", env_kwargs={"g": 5.0})
+    assert environment_for(episodes, None) == ("Pendulum-v1", {"g": 5.0}, False, None)
+    assert environment_for(episodes, "Pendulum-v1") == ("Pendulum-v1", {"g": 5.0}, True, None)
+
+
+@pytest.mark.parametrize(
+    ("recorded_in", "said"), [("Pendulum-v1", "was recorded in Pendulum-v1"), (None, "does not say where")]
+)
+def test_a_given_environment_wins_and_the_note_says_so(recorded_in: str | None, said: str) -> None:
+    choice = environment_for(make_episodes(env_id=recorded_in, env_kwargs={"g": 5.0}), "Hopper-v5")
+    assert (choice.env_id, choice.env_kwargs, choice.declared) == ("Hopper-v5", {}, True)
+    assert said in str(choice.note)
+
+
+def test_data_without_an_environment_asks_for_one() -> None:
+    with pytest.raises(TaskError, match=r"mine does not say which environment.* Pass env_id=\.\.\., such as Hopper-v5"):
+        environment_for(make_episodes(11, 3), None)
+
+
+def test_data_cannot_name_a_module_to_import() -> None:
+    with pytest.raises(TaskError, match="would import a module of its choice. If you trust it, pass env_id=os:Evil-v0"):
+        environment_for(make_episodes(env_id="os:Evil-v0"), None)
+
+
+def test_a_task_is_plain_json_and_comes_back_from_it() -> None:
+    task = describe_task(make_episodes(env_id="Pendulum-v1", env_kwargs={"g": 5.0}, notes=("read so",)))
+    assert Task.from_description(json.loads(json.dumps(task.describe()))) == task
+    assert (task.env_id, task.env_kwargs, task.env_declared, task.reference) == ("Pendulum-v1", {"g": 5.0}, False, None)
+    assert (task.max_episode_steps, task.actions) == (200, {"low": [-2.0], "high": [2.0]})
+    assert task.dataset == {
+        "id": "mine",
+        "sha256": "0" * 64,
+        "recorded_in": "Pendulum-v1",
+        "notes": ["read so"],
+        "num_episodes": 2,
+        "num_steps": 6,
+        "mean_return": 3.5,
+        "percentile_90_return": pytest.approx(4.7),
+        "best_return": 5.0,
+    }
+
+
+def test_the_target_return_is_the_one_given_else_the_best_of_the_data() -> None:
+    episodes = make_episodes(env_id="Pendulum-v1")
+    assert describe_task(episodes).target_return == 5.0
+    assert describe_task(episodes, target_return=-100.0).target_return == -100.0
+
+
+def test_discrete_actions_are_described_by_their_count() -> None:
+    assert describe_task(make_episodes(4, None, env_id="CartPole-v1")).actions == {"num_actions": 2}
+
+
+def test_a_declared_environment_is_noted_and_has_its_own_scores() -> None:
+    task = describe_task(make_episodes(11, 3, env_id="Hopper-v4"), env_id="Hopper-v5")
+    assert task.env_declared
+    assert task.dataset["notes"] == ["scored in Hopper-v5 as told; mine was recorded in Hopper-v4"]
+    assert task.reference == Reference(*REFERENCE_SCORES["hopper"])._asdict()
+
+
+def test_data_that_does_not_fit_its_environment_poses_no_task() -> None:
+    with pytest.raises(TaskError, match="the data has 4 observation columns, Pendulum-v1 gives 3"):
+        describe_task(make_episodes(4, 1, env_id="Pendulum-v1"))
+
+
+def test_a_task_moves_to_an_environment_that_is_alike() -> None:
+    task = describe_task(make_episodes(11, 3, env_id="Hopper-v5"))
+    moved = task.in_environment("Hopper-v4")
+    assert (moved.env_id, moved.env_declared, moved.target_return) == ("Hopper-v4", True, task.target_return)
+    with pytest.raises(TaskError, match="choose one that is alike"):
+        task.in_environment("Pendulum-v1")
+
+
+def test_a_description_of_something_else_is_refused() -> None:
+    with pytest.raises(TaskError, match="expected the description of a task"):
+        Task.from_description({"env_id": "Hopper-v5"})
