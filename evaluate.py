@@ -5,7 +5,6 @@ python evaluate.py run_dir=DIR num_episodes=100 target_return=3600
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +55,8 @@ def judge(
 
     target_return: environment units; None for the one declared before training.
     """
-    from envs.evaluate import evaluate, summarize
     from envs.environments import physics_version
+    from envs.evaluate import evaluate, summarize
 
     asked = task.target_return if target_return is None else target_return
     evaluation = evaluate(

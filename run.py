@@ -127,7 +127,7 @@ class MetricsLog:
             spread = {"return_mean": statistics.fmean(returns), "return_std": statistics.pstdev(returns)}
             self.write(step, "score", {**spread, "normalized": score["mean"]})
 
-    def write_results(self, config: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    def write_results(self, config: dict[str, Any], results: Mapping[str, Any]) -> None:
         """The final score: the last point of the curve, and TensorBoard's table of hyper-parameters."""
         self.write_score(config["train"]["num_steps"], results)
         if results["returns"]:
@@ -157,7 +157,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def is_due(step: int, every: int, last_step: int | None = None) -> bool:
     """Whether something that happens every so many steps, and after the last one, happens now; never for 0."""
-    return every > 0 and step % every == 0 or step == last_step
+    return (every > 0 and step % every == 0) or step == last_step
 
 
 def read_json(path: Path) -> Any:

@@ -103,7 +103,7 @@ def load_task(config: dict[str, Any]) -> tuple[Task, Episodes]:
 
 
 def build_learner(config: dict[str, Any], task: Task, episodes: Episodes, device: torch.device) -> Learner:
-    """A new agent with its sampler and optimizer: choices from the config, the rest from the data and the environment."""
+    """A new agent with its sampler and optimizer: choices from the config, the rest from the task."""
     import torch
 
     from agents import WindowSampler, build_agent

@@ -42,7 +42,7 @@ class Learner:
 
     @property
     def acting_agent(self) -> DecisionTransformer:
-        agent: DecisionTransformer = self._averaged.module
+        agent: Any = self._averaged.module
         return agent
 
     @property

@@ -42,7 +42,7 @@ class Block(nn.Module):
         super().__init__()
         inner_size = int(mlp_ratio * hidden_size)
         self.mixer_norm = nn.LayerNorm(hidden_size)
-        self.mixer = mixer
+        self.mixer: Any = mixer
         self.mlp_norm = nn.LayerNorm(hidden_size)
         self.mlp = nn.Sequential(nn.Linear(hidden_size, inner_size), nn.GELU(), nn.Linear(inner_size, hidden_size))
         self.dropout = nn.Dropout(dropout)
@@ -82,7 +82,7 @@ class Backbone(nn.Module):
             hint = f". Did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"backbone must be one of {', '.join(sorted(MIXERS))}; got {name!r}{hint}")
         self.hidden_size = hidden_size
-        self.blocks = nn.ModuleList(
+        self.blocks: Any = nn.ModuleList(
             Block(MIXERS[name](hidden_size, **mixer), hidden_size, mlp_ratio, dropout) for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(hidden_size)

@@ -14,7 +14,7 @@ class Recurrent(nn.Module):
     The state is (h,) or (h, c), each [batch, expansion * hidden_size].
     """
 
-    def __init__(self, hidden_size: int, kind: type[nn.RNNBase], expansion: float) -> None:
+    def __init__(self, hidden_size: int, kind: type[nn.GRU] | type[nn.LSTM], expansion: float) -> None:
         super().__init__()
         state_size = int(expansion * hidden_size)
         self.rnn = kind(hidden_size, state_size, batch_first=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from toys import BACKBONES, new_agent, recorded
 
 from agents import CheckpointError, DecisionTransformer, build_agent, load_agent
 from agents.checkpoint import newest_checkpoint, read_checkpoint, save_checkpoint
-from toys import BACKBONES, new_agent, recorded
 
 
 def save(run_dir: Path, agent: DecisionTransformer, step: int = 1, keep: int = 2) -> Path:

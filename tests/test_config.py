@@ -92,6 +92,7 @@ def test_an_experiment_chooses_the_agent_and_changes_values() -> None:
         ("device=cuda:1", "cuda:1"),
         ("run_dir=Ünicode (1) [a] #2 it's ~x=y", "Ünicode (1) [a] #2 it's ~x=y"),
         (r"run_dir=back\slash é", r"back\slash é"),
+        ("run_dir=é\\'s end\\", "é\\'s end\\"),
         ("dataset=mujoco/hopper/medium-v0", "mujoco/hopper/medium-v0"),
     ],
 )

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from toys import BACKBONES, new_agent, recorded
 
 from agents import Batch, DecisionTransformer, WindowSampler
 from agents.actions import ContinuousActions, DiscreteActions
 from envs import Episode, Episodes
-from toys import BACKBONES, new_agent, recorded
 
 LAYOUTS = ("merged", "interleaved")
 each_backbone = pytest.mark.parametrize("backbone", sorted(BACKBONES))

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from toys import BACKBONES, new_agent, recorded
 
 from agents import WindowSampler
 from agents.acting import acting_errors, choose_acting_mode
 from agents.learner import Learner, schedule
-from toys import BACKBONES, new_agent, recorded
 
 
 def new_learner(backbone: str = "min_gru", ema_decay: float = 0.9, layout: str = "merged") -> Learner:

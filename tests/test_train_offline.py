@@ -6,11 +6,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from toys import BACKBONES
 
 import evaluate
 import train_offline
 from agents import load_agent
-from toys import BACKBONES
 
 SMALL = [
     "train.num_steps=20",

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from toys import recorded
 
 from agents.windows import Batch, WindowSampler, returns_to_go
-from toys import recorded
 
 
 def slow_window(episodes, start: int, context_length: int) -> list[dict[str, object]]:  # type: ignore[no-untyped-def]

@@ -185,4 +185,4 @@ def min_lstm_backward(projection, state, starts, positive, h, grad_h, grad_proje
 
 def set_num_threads(num_threads: int) -> None:
     """Threads a kernel may use from now on; at most what numba started with."""
-    numba.set_num_threads(min(num_threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(num_threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
