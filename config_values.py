@@ -28,6 +28,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "acting_mode": ("carried", "window"),
     "agent.acting_mode": ("auto", "carried", "window"),
     "agent.token_layout": ("interleaved", "merged"),
+    "optimizer.schedule": ("constant", "cosine"),
     "device": ("auto", "cpu", "cuda", "cuda:N", "mps"),
 }
 

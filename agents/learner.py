@@ -1,7 +1,7 @@
 """What a gradient step changes: the agent, its optimizer, and the running average of its weights that acts."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,12 +30,13 @@ class Learner:
         num_steps: int,
         learning_rate: float,
         warmup_steps: int,
+        schedule: Literal["constant", "cosine"],
         weight_decay: float,
         max_grad_norm: float,
         ema_decay: float,
     ) -> None:
         self.agent, self.sampler, self.seed, self.batch_size = agent, sampler, seed, batch_size
-        self.num_steps, self.warmup_steps = num_steps, warmup_steps
+        self.num_steps, self.warmup_steps, self.schedule = num_steps, warmup_steps, schedule
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
         self.optimizer = torch.optim.AdamW(agent.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
         self._averaged = AveragedModel(agent, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
@@ -51,7 +52,7 @@ class Learner:
 
     def update(self, step: int) -> dict[str, Tensor]:
         """Gradient step number `step`, from 0: the agent's metrics, the gradient's norm and the learning rate."""
-        learning_rate = self.learning_rate * schedule(step, self.warmup_steps, self.num_steps)
+        learning_rate = self.learning_rate * schedule(step, self.warmup_steps, self.num_steps, self.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.agent.train()
@@ -85,10 +86,15 @@ class Learner:
         self._averaged.n_averaged.fill_(num_updates)
 
 
-def schedule(step: int, warmup_steps: int, num_steps: int) -> float:
-    """The share of the learning rate at this step: linear warm-up, then half a cosine down to zero."""
+def schedule(step: int, warmup_steps: int, num_steps: int, kind: str) -> float:
+    """The share of the learning rate at this step: linear warm-up, then constant, or half a cosine down to zero.
+
+    Averaged weights need no decay: the average does what a small learning rate would do, without fitting longer.
+    """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
+    if kind == "constant":
+        return 1.0
     progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 

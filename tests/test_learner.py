@@ -21,6 +21,7 @@ def new_learner(backbone: str = "min_gru", ema_decay: float = 0.9, layout: str =
         num_steps=20,
         learning_rate=3e-3,
         warmup_steps=2,
+        schedule="constant",
         weight_decay=1e-4,
         max_grad_norm=1.0,
         ema_decay=ema_decay,
@@ -76,10 +77,11 @@ def test_without_averaging_the_last_weights_act() -> None:
 
 
 def test_the_learning_rate_warms_up_and_never_grows_afterwards() -> None:
-    rates = [schedule(step, 10, 100) for step in range(100)]
+    rates = [schedule(step, 10, 100, "cosine") for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
     assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
-    assert schedule(0, 0, 1) == 1.0
+    assert schedule(0, 0, 1, "cosine") == 1.0
+    assert [schedule(step, 2, 9, "constant") for step in range(4)] == [0.5, 1.0, 1.0, 1.0]
 
 
 def test_the_acting_mode_with_the_smaller_error_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
