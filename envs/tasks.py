@@ -159,7 +159,7 @@ class EnvironmentChoice(NamedTuple):
 
 
 def environment_for(episodes: Episodes, env_id: str | None) -> EnvironmentChoice:
-    """The environment to score a policy in: env_id if given, else the one the data was recorded in. Raises TaskError."""
+    """The environment to score in: env_id if given, else the one the data was recorded in. Raises TaskError."""
     source = episodes.source
     if env_id is None and source.env_id is None:
         raise TaskError(

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+import itertools
 
 State = tuple[Tensor, ...]
 
@@ -39,7 +40,7 @@ class Recurrent(nn.Module):
         """The time axis is cut wherever some row starts; the rows that start there get a zero state."""
         cuts = sorted({0, x.shape[1], *starts.any(dim=0).nonzero().flatten().tolist()})
         outputs = []
-        for begin, end in zip(cuts[:-1], cuts[1:], strict=True):
+        for begin, end in itertools.pairwise(cuts):
             if state is not None:
                 state = tuple(part * ~starts[:, begin, None] for part in state)
             y, state = self.forward(x[:, begin:end], state)

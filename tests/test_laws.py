@@ -13,6 +13,7 @@ import yaml
 from torch import Tensor, nn
 
 from minrnn import MIXERS, Backbone
+import itertools
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "backbone"
 SIZE, BATCH, TIME = 16, 3, 24
@@ -121,7 +122,7 @@ def break_of_packing(model: Any) -> float:
     alone = torch.empty_like(packed)
     for row in range(BATCH):
         cuts = sorted({0, TIME, *starts[row].nonzero().flatten().tolist()})
-        for begin, end in zip(cuts[:-1], cuts[1:], strict=True):
+        for begin, end in itertools.pairwise(cuts):
             alone[row, begin:end] = model(x[row : row + 1, begin:end])[0][0]
     first, state = model(x[:, :7], starts=starts[:, :7])
     second, _ = model(x[:, 7:], state, starts=starts[:, 7:])
@@ -187,5 +188,5 @@ def test_every_backbone_yaml_names_a_mixer() -> None:
 
 
 def test_an_unknown_mixer_is_refused_with_its_nearest_name() -> None:
-    with pytest.raises(ValueError, match="got 'mingru'. Did you mean 'min_gru'"):
+    with pytest.raises(ValueError, match=r"got 'mingru'\. Did you mean 'min_gru'"):
         Backbone("mingru", hidden_size=8, num_layers=1, mlp_ratio=2.0, dropout=0.0, mixer={})

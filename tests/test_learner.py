@@ -7,6 +7,7 @@ from toys import BACKBONES, new_agent, recorded
 from agents import WindowSampler
 from agents.acting import acting_errors, choose_acting_mode
 from agents.learner import Learner, schedule
+import itertools
 
 
 def new_learner(backbone: str = "min_gru", ema_decay: float = 0.9, layout: str = "merged") -> Learner:
@@ -79,7 +80,7 @@ def test_without_averaging_the_last_weights_act() -> None:
 def test_the_learning_rate_warms_up_and_never_grows_afterwards() -> None:
     rates = [schedule(step, 10, 100, "cosine") for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
-    assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates))
     assert schedule(0, 0, 1, "cosine") == 1.0
     assert [schedule(step, 2, 9, "constant") for step in range(4)] == [0.5, 1.0, 1.0, 1.0]
 

@@ -47,7 +47,8 @@ def run(
     projection, state = projection.to(dtype, copy=True).requires_grad_(), state.to(dtype, copy=True).requires_grad_()
     h = path(name, projection, state, starts, positive)
     (h * weights).sum().backward()
-    assert projection.grad is not None and state.grad is not None
+    assert projection.grad is not None
+    assert state.grad is not None
     return [h.detach(), projection.grad, state.grad]
 
 
