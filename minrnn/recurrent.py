@@ -1,10 +1,10 @@
 """torch's own GRU and LSTM under the contract of a mixer: the rivals that the minimal RNNs are measured against."""
 
+import itertools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-import itertools
 
 State = tuple[Tensor, ...]
 

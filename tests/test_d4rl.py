@@ -196,6 +196,6 @@ def test_a_d4rl_name_without_its_file_says_where_it_looked_and_where_to_get_it(
 
 
 def test_a_misspelt_d4rl_name_is_told_its_neighbours() -> None:
-    with pytest.raises(DataError, match="Did you mean .*hopper-medium-replay-v2"):
+    with pytest.raises(DataError, match=r"Did you mean .*hopper-medium-replay-v2"):
         find_d4rl("hoper-medium-replay-v2")
     assert len(D4RL_NAMES) == 4 * 6 * 2

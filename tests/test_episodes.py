@@ -72,14 +72,15 @@ def test_episodes_are_counted_from_the_end_too_and_only_as_far_as_they_go() -> N
         episodes[3]
 
 
-@pytest.mark.parametrize("indices", [[2, 0], [-1, 0, 0], np.array([False, True, True])])
+@pytest.mark.parametrize("indices", [[2, 0, 1], [-1, 1, 1], np.array([False, True, True])])
 def test_select_takes_these_episodes_in_this_order(indices: Any) -> None:
-    episodes = make_episodes()
+    episodes = Episodes.from_episodes([make_episode(n, terminated=n == 1) for n in LENGTHS], SOURCE)
     chosen = episodes.select(indices)
     expected = [episodes[int(i)] for i in np.arange(3)[indices]]
     for got, wanted in zip(chosen, expected, strict=True):
         np.testing.assert_array_equal(got.observations, wanted.observations)
         np.testing.assert_array_equal(got.final_observation, wanted.final_observation)
+        assert (got.terminated, got.truncated) == (wanted.terminated, wanted.truncated)
     assert chosen.source == SOURCE
 
 
@@ -99,7 +100,8 @@ def test_read_only_arrays_are_enough(tmp_path: Path) -> None:
 
 
 def test_float64_is_cast_and_what_overflows_is_reported() -> None:
-    episode = replace(make_episode(3), rewards=np.array([1.0, 1e39, 2.0]))
+    too_large: Any = np.array([1.0, 1e39, 2.0])
+    episode = replace(make_episode(3), rewards=too_large)
     with pytest.raises(DataError, match=r"rewards has inf at episode 0, step 1"):
         Episodes.from_episodes([episode], SOURCE)
     assert Episodes.from_episodes([replace(episode, rewards=np.ones(3))], SOURCE).rewards.dtype == np.float32
@@ -110,8 +112,8 @@ def test_float64_is_cast_and_what_overflows_is_reported() -> None:
 def test_nan_and_inf_are_named_by_field_episode_and_step(field: str, value: float) -> None:
     episodes = make_episodes()
     array = getattr(episodes, field).copy()
-    array[3 + 1 + 2] = value
-    with pytest.raises(DataError, match=rf"made-up: {field} has {value} at episode 2, step 2 \(row 6\); 1 such rows"):
+    array[4], array[6] = value, value  # episode 2 begins in row 4
+    with pytest.raises(DataError, match=rf"made-up: {field} has {value} at episode 2, step 0 \(row 4\); 2 such rows"):
         replace(episodes, **{field: array})
 
 
@@ -124,7 +126,7 @@ def test_a_final_observation_is_all_numbers_or_all_nan() -> None:
         replace(episodes, final_observations=finals)
 
 
-BROKEN = {
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "both ends": ({"terminated": np.ones(3, bool), "truncated": np.array([0, 1, 0], bool)}, "episode 1 is both"),
     "float64": ({"rewards": np.zeros(9)}, "expected rewards as 1-dimensional float32, got float64"),
     "rewards in a column": ({"rewards": np.zeros((9, 1), np.float32)}, "expected rewards as 1-dimensional float32"),

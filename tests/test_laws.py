@@ -4,6 +4,7 @@ A new mixer is tested by being in MIXERS and having a yaml: nothing here names o
 """
 
 import inspect
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import yaml
 from torch import Tensor, nn
 
 from minrnn import MIXERS, Backbone
-import itertools
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "backbone"
 SIZE, BATCH, TIME = 16, 3, 24

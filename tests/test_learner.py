@@ -1,5 +1,7 @@
 """Learning: it lowers the loss, averages the weights, and goes on from a saved state bit for bit."""
 
+import itertools
+
 import pytest
 import torch
 from toys import BACKBONES, new_agent, recorded
@@ -7,7 +9,6 @@ from toys import BACKBONES, new_agent, recorded
 from agents import WindowSampler
 from agents.acting import acting_errors, choose_acting_mode
 from agents.learner import Learner, schedule
-import itertools
 
 
 def new_learner(backbone: str = "min_gru", ema_decay: float = 0.9, layout: str = "merged") -> Learner:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,8 @@ def make_buffers(observations: Any, actions: Any) -> list[EpisodeBuffer]:
 
 
 @pytest.fixture
-def create(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Create]:
-    """create(id, buffers, **keywords) -> the folder of its data; no dataset of this machine is seen, no network used."""
+def create(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Create:
+    """create(id, buffers, **keywords) -> the folder of its data; no local dataset is seen, no network used."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
 
     def no_network(*_: Any, **__: Any) -> None:
@@ -105,7 +105,7 @@ def test_nested_observations_are_flattened_as_gymnasium_flattens_each(create: Cr
                 buffer.observations["body"][step],
                 (one[step] for one in buffer.observations["goal"]),
             )
-            expected = gymnasium.spaces.flatten(NESTED, {"body": body, "goal": (number, matrix)})
+            expected: Any = gymnasium.spaces.flatten(NESTED, {"body": body, "goal": (number, matrix)})
             np.testing.assert_allclose(episode.observations[step], expected, rtol=1e-6)
     assert episodes.obs_dim == gymnasium.spaces.flatdim(NESTED)
 
@@ -235,7 +235,7 @@ def test_what_is_no_id_is_refused(create: Create, dataset_id: str) -> None:
 def test_data_of_another_minari_is_refused_with_both_versions(create: Create) -> None:
     path = toy(create) / "metadata.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "minari_version": "99.0.0"}))
-    with pytest.raises(DataError, match="Minari cannot load toy/vector-v0: .*99.0.0"):
+    with pytest.raises(DataError, match=r"Minari cannot load toy/vector-v0: .*99\.0\.0"):
         read_minari("toy/vector-v0")
 
 

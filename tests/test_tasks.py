@@ -66,9 +66,13 @@ def test_random_scores_zero_and_expert_one_hundred(family: str) -> None:
     np.testing.assert_allclose(normalized_score([reference.min, middle, reference.max], reference), [0, 50, 100])
 
 
-def test_a_published_return_scores_what_d4rl_says() -> None:
-    """A hopper return of 1606.6 is 50 on D4RL's scale: (1606.6 + 20.272305) / (3234.3 + 20.272305)."""
-    assert normalized_score(1607.0138475, Reference(*REFERENCE_SCORES["hopper"])) == pytest.approx(50.0, abs=1e-6)
+def test_the_reference_scores_are_d4rls() -> None:
+    assert {family: scores[:2] for family, scores in REFERENCE_SCORES.items()} == {
+        "halfcheetah": (-280.178953, 12135.0),
+        "hopper": (-20.272305, 3234.3),
+        "walker2d": (1.629008, 4592.3),
+        "ant": (-325.6, 3879.7),
+    }
 
 
 @pytest.mark.parametrize("family", REFERENCE_SCORES)
@@ -101,7 +105,9 @@ def test_data_without_an_environment_asks_for_one() -> None:
 
 
 def test_data_cannot_name_a_module_to_import() -> None:
-    with pytest.raises(TaskError, match="would import a module of its choice. If you trust it, pass env_id=os:Evil-v0"):
+    with pytest.raises(
+        TaskError, match=r"would import a module of its choice\. If you trust it, pass env_id=os:Evil-v0"
+    ):
         environment_for(make_episodes(env_id="os:Evil-v0"), None)
 
 
