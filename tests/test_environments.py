@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Dict, Discrete
 
 from envs import Episode, Episodes, Source
@@ -37,9 +38,8 @@ class Nested(gymnasium.Env[Any, Any]):
 @pytest.fixture
 def nested(monkeypatch: pytest.MonkeyPatch) -> str:
     """The id of the nested environment, registered for one test."""
-    monkeypatch.setitem(
-        gymnasium.registry, "Nested-v0", gymnasium.envs.registration.EnvSpec("Nested-v0", lambda: Nested())
-    )
+    entry_point: Any = Nested
+    monkeypatch.setitem(gymnasium.registry, "Nested-v0", EnvSpec("Nested-v0", entry_point))
     return "Nested-v0"
 
 

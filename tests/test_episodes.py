@@ -101,10 +101,11 @@ def test_read_only_arrays_are_enough(tmp_path: Path) -> None:
 
 def test_float64_is_cast_and_what_overflows_is_reported() -> None:
     too_large: Any = np.array([1.0, 1e39, 2.0])
+    ones: Any = np.ones(3)
     episode = replace(make_episode(3), rewards=too_large)
     with pytest.raises(DataError, match=r"rewards has inf at episode 0, step 1"):
         Episodes.from_episodes([episode], SOURCE)
-    assert Episodes.from_episodes([replace(episode, rewards=np.ones(3))], SOURCE).rewards.dtype == np.float32
+    assert Episodes.from_episodes([replace(episode, rewards=ones)], SOURCE).rewards.dtype == np.float32
 
 
 @pytest.mark.parametrize("field", ["observations", "actions", "rewards"])

@@ -81,7 +81,7 @@ def test_without_averaging_the_last_weights_act() -> None:
 def test_the_learning_rate_warms_up_and_never_grows_afterwards() -> None:
     rates = [schedule(step, 10, 100, "cosine") for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
-    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert all(a >= b for a, b in itertools.pairwise(rates[9:]))
     assert schedule(0, 0, 1, "cosine") == 1.0
     assert [schedule(step, 2, 9, "constant") for step in range(4)] == [0.5, 1.0, 1.0, 1.0]
 

@@ -105,9 +105,7 @@ def test_data_without_an_environment_asks_for_one() -> None:
 
 
 def test_data_cannot_name_a_module_to_import() -> None:
-    with pytest.raises(
-        TaskError, match=r"would import a module of its choice\. If you trust it, pass env_id=os:Evil-v0"
-    ):
+    with pytest.raises(TaskError, match=r"a module of its choice\. If you trust it, pass env_id=os:Evil-v0"):
         environment_for(make_episodes(env_id="os:Evil-v0"), None)
 
 
