@@ -76,7 +76,7 @@ def check_environment(env: gymnasium.Env[Any, Any], episodes: Episodes) -> None:
 
     name = env.spec.id if env.spec else str(env)
     usual = usual_environments(episodes)
-    advice = f" env_id={usual} would do." if usual else ""
+    advice = f" env_id={usual} would do." if usual and usual != name else ""
     columns = env.observation_space.shape
     if columns != (episodes.obs_dim,):
         given = columns[0] if columns and len(columns) == 1 else f"shape {columns}"

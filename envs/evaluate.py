@@ -94,6 +94,8 @@ def evaluate(
     num_envs: int,
 ) -> Evaluation:
     """Plays num_episodes in waves of num_envs; episode i resets with seed + i, whatever num_envs is."""
+    if num_envs < 1:
+        raise ValueError(f"num_envs must be at least 1; got {num_envs}")
     seeds = seed + np.arange(num_episodes)
     returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, np.int64)
     began, env_seconds = time.perf_counter(), 0.0
@@ -149,7 +151,7 @@ def summarize(returns: ArrayLike, reference: Mapping[str, Any] | None, confidenc
 def _bootstrap_interval(scores: NDArray[np.float64], confidence: float) -> tuple[float, float]:
     from scipy.stats import bootstrap
 
-    if np.ptp(scores) == 0:  # one episode, or all alike: there is nothing to resample
+    if np.ptp(scores) == 0:  # all alike: there is nothing to resample
         return float(scores[0]), float(scores[0])
     interval = bootstrap(
         (scores,), np.mean, confidence_level=confidence, method="percentile", rng=np.random.default_rng(0)

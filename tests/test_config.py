@@ -171,9 +171,18 @@ def write(path: Path, text: str) -> None:
     path.write_text(textwrap.dedent(text), encoding="utf-8")
 
 
-def test_a_tuned_file_yields_to_an_experiment_and_both_to_the_command_line(in_an_empty_directory: Path) -> None:
+@pytest.fixture
+def own_task(in_an_empty_directory: Path) -> list[str]:
+    """Arguments that choose a task of the user's own, which no shipped tuned file is for."""
+    write(in_an_empty_directory / "mine/task/my_task.yaml", "{name: my_task, dataset: my.hdf5, target_return: 1.0}")
+    return ["--config-dir", "mine", "task=my_task"]
+
+
+def test_a_tuned_file_yields_to_an_experiment_and_both_to_the_command_line(
+    in_an_empty_directory: Path, own_task: list[str]
+) -> None:
     write(
-        in_an_empty_directory / "mine/tuned/hopper_demo-gru.yaml",
+        in_an_empty_directory / "mine/tuned/my_task-gru.yaml",
         """\
         # @package _global_
         train: {num_steps: 11, batch_size: 12, log_every: 13}
@@ -186,10 +195,9 @@ def test_a_tuned_file_yields_to_an_experiment_and_both_to_the_command_line(in_an
         train: {batch_size: 22, log_every: 23}
         """,
     )
-    arguments = ["--config-dir", "mine", "backbone=gru", "experiment=short", "train.log_every=33"]
-    train = config_of(*arguments)["train"]
+    train = config_of(*own_task, "backbone=gru", "experiment=short", "train.log_every=33")["train"]
     assert (train["num_steps"], train["batch_size"], train["log_every"]) == (11, 22, 33)
-    assert config_of("--config-dir", "mine", "backbone=lstm")["train"]["num_steps"] != 11
+    assert config_of(*own_task, "backbone=lstm")["train"]["num_steps"] != 11
 
 
 @pytest.mark.parametrize(
@@ -200,10 +208,14 @@ def test_a_tuned_file_yields_to_an_experiment_and_both_to_the_command_line(in_an
     ],
 )
 def test_mistakes_in_a_tuned_file_are_refused_as_well(
-    content: str, message: str, in_an_empty_directory: Path, capsys: pytest.CaptureFixture[str]
+    content: str,
+    message: str,
+    in_an_empty_directory: Path,
+    own_task: list[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    write(in_an_empty_directory / "mine/tuned/hopper_demo-min_gru.yaml", "# @package _global_\n" + content)
-    assert refusal_of(capsys, "--config-dir", "mine") == message
+    write(in_an_empty_directory / "mine/tuned/my_task-min_gru.yaml", "# @package _global_\n" + content)
+    assert refusal_of(capsys, *own_task) == message
 
 
 @pytest.fixture(scope="module")
