@@ -102,8 +102,9 @@ def draw_learning_curve(run_dir: Path, results: dict[str, Any]) -> None:
     figure, (loss_axes, return_axes) = _axes()
     losses = [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row]
     loss_axes.plot(*zip(*losses, strict=True), color="tab:gray")
-    loss_axes.set(xlabel="gradient steps", ylabel="training loss", yscale="log")
+    loss_axes.set(xlabel="gradient steps", ylabel="training loss")
     _draw_returns(return_axes, rows, results)
+    figure.suptitle(f"{results['provenance']['env_id']}: {score_in_words(results)}")
     figure.savefig(run_dir / "learning_curve.png", dpi=120)
 
 
@@ -125,10 +126,8 @@ def _draw_returns(axes: Any, rows: list[dict[str, Any]], results: dict[str, Any]
     task = results["provenance"]
     for (heading, value), style in zip(recorded_returns(task).items(), (":", "--", "-"), strict=True):
         axes.axhline(value, color="black", linestyle=style, linewidth=1, label=heading)
-    axes.set(
-        xlabel="gradient steps", ylabel="return", title=f"{task['env_id']}: {score_in_words(results)}", ylim=(0, None)
-    )
-    axes.legend(fontsize="small")
+    axes.set(xlabel="gradient steps", ylabel="return", ylim=(0, None))
+    axes.legend(fontsize="small", loc="upper left")
 
 
 def _agent_row(results: dict[str, Any]) -> tuple[str, str, str, str]:
