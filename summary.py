@@ -60,7 +60,7 @@ def score_in_words(results: dict[str, Any]) -> str:
     words = f"return {sum(returns) / len(returns):.0f} over {len(returns)} episodes"
     if score["mean"] is None:
         return f"{words}, no normalised score: {score['reason']}"
-    return f"{words}, score {score['mean']:.1f} [{score['ci_low']:.1f}, {score['ci_high']:.1f}]"
+    return f"{words}, score {score['mean']:.1f} [{_interval(score, ', ')}]"
 
 
 def print_results(results: dict[str, Any], run_dir: Path, file: str = "results.json") -> None:
@@ -138,7 +138,11 @@ def _agent_row(results: dict[str, Any]) -> tuple[str, str, str, str]:
     mean = f"{sum(returns) / len(returns):.0f}"
     if score["mean"] is None:
         return heading, mean, "none", score["reason"]
-    return heading, mean, f"{score['mean']:.1f}", f"{score['ci_low']:.1f} to {score['ci_high']:.1f}"
+    return heading, mean, f"{score['mean']:.1f}", _interval(score, " to ")
+
+
+def _interval(score: dict[str, Any], between: str) -> str:
+    return score["reason"] or f"{score['ci_low']:.1f}{between}{score['ci_high']:.1f}"
 
 
 def _score(value: float, reference: dict[str, Any] | None) -> str:

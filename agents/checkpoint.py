@@ -38,16 +38,25 @@ class CheckpointError(ValueError):
     for_user = True
 
 
+class AgentError(ValueError):
+    """A description of which no agent can be made. The message is for the user."""
+
+    for_user = True
+
+
 def build_agent(spec: dict[str, Any]) -> DecisionTransformer:
     """A new agent from its description, which is what agent.json holds.
 
     spec: name (a key of AGENTS), backbone (Backbone's keywords), actions ({low, high}, null where unbounded, or
-    {num_actions}) and settings (the agent's own keywords).
+    {num_actions}) and settings (the agent's own keywords). Raises AgentError.
     """
     if spec["name"] not in AGENTS:
-        raise CheckpointError(f"agent must be one of {', '.join(sorted(AGENTS))}; got {spec['name']!r}")
+        raise AgentError(f"agent must be one of {', '.join(sorted(AGENTS))}; got {spec['name']!r}")
     kind = ContinuousActions if "low" in spec["actions"] else DiscreteActions
-    agent = AGENTS[spec["name"]](Backbone(**spec["backbone"]), kind(**spec["actions"]), **spec["settings"])
+    try:
+        agent = AGENTS[spec["name"]](Backbone(**spec["backbone"]), kind(**spec["actions"]), **spec["settings"])
+    except (TypeError, ValueError) as error:  # what a keyword may be is checked where it is used
+        raise AgentError(f"{spec['name']} cannot be built on {spec['backbone'].get('name')}: {error}") from error
     agent.spec = spec
     return agent
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -97,43 +97,54 @@ def evaluate(
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1; got {num_envs}")
     seeds = seed + np.arange(num_episodes)
-    returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, np.int64)
+    waves = [seeds[first : first + num_envs] for first in range(0, num_episodes, num_envs)]
+    returns, lengths = [np.zeros(0)], [np.zeros(0, np.int64)]
     began, env_seconds = time.perf_counter(), 0.0
-    for first in range(0, num_episodes, num_envs):
-        wave = slice(first, min(first + num_envs, num_episodes))
-        returns[wave], lengths[wave], seconds = _play_wave(policy, make_env, seeds[wave], target_return)
-        env_seconds += seconds
-    return Evaluation(returns, lengths, seeds, time.perf_counter() - began, env_seconds)
+    with ExitStack() as opened:
+        made: dict[int, SyncVectorEnv] = {}  # all waves but the last are of one size: their environments are kept
+        for wave in waves:
+            env_seconds -= time.perf_counter()
+            if len(wave) not in made:
+                made[len(wave)] = opened.enter_context(closing(_side_by_side(make_env, len(wave))))
+            env_seconds += time.perf_counter()
+            wave_returns, wave_lengths, wave_seconds = _play_wave(policy, made[len(wave)], wave, target_return)
+            returns.append(wave_returns)
+            lengths.append(wave_lengths)
+            env_seconds += wave_seconds
+    seconds = time.perf_counter() - began
+    return Evaluation(np.concatenate(returns), np.concatenate(lengths), seeds, seconds, env_seconds)
+
+
+def _side_by_side(make_env: Callable[[], gymnasium.Env[Any, Any]], num_envs: int) -> SyncVectorEnv:
+    return SyncVectorEnv([lambda: RestAfterEnd(make_env())] * num_envs)
 
 
 def _play_wave(
-    policy: Policy, make_env: Callable[[], gymnasium.Env[Any, Any]], seeds: NDArray[np.int64], target_return: float
+    policy: Policy, envs: SyncVectorEnv, seeds: NDArray[np.int64], target_return: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], float]:
     """Returns and lengths of one episode for each seed, all at once, and the seconds spent inside the environments."""
-    num_envs = len(seeds)
-    returns, lengths = np.zeros(num_envs), np.zeros(num_envs, np.int64)
-    rewards, alive = np.zeros(num_envs), np.ones(num_envs, dtype=np.bool_)
-    policy.reset(num_envs, target_return)
+    returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
+    rewards, alive = np.zeros(len(seeds)), np.ones(len(seeds), dtype=np.bool_)
+    policy.reset(len(seeds), target_return)
     began = time.perf_counter()
-    with closing(SyncVectorEnv([lambda: RestAfterEnd(make_env())] * num_envs)) as envs:
-        observations, _ = envs.reset(seed=seeds.tolist())
-        env_seconds = time.perf_counter() - began
-        while alive.any():
-            actions = policy.act(observations, rewards)
-            began = time.perf_counter()
-            observations, rewards, _, _, infos = envs.step(actions)
-            env_seconds += time.perf_counter() - began
-            returns += rewards
-            lengths += alive
-            alive &= ~infos["ended"]
+    observations, _ = envs.reset(seed=seeds.tolist())
+    env_seconds = time.perf_counter() - began
+    while alive.any():
+        actions = policy.act(observations, rewards)
+        began = time.perf_counter()
+        observations, rewards, _, _, infos = envs.step(actions)
+        env_seconds += time.perf_counter() - began
+        returns += rewards
+        lengths += alive
+        alive &= ~infos["ended"]
     return returns, lengths, env_seconds
 
 
 def summarize(returns: ArrayLike, reference: Mapping[str, Any] | None, confidence: float = 0.95) -> dict[str, Any]:
     """The normalised score as {mean, ci_low, ci_high, std, n, confidence, reason}, over episodes.
 
-    The interval is a percentile bootstrap of the mean. Without episodes or reference scores the numbers are None and
-    reason says why.
+    The interval is a percentile bootstrap of the mean, std that of a sample. What cannot be said is None and reason
+    says why: nothing without episodes or reference scores, no spread from a single episode.
     """
     returns = np.asarray(returns, dtype=np.float64)
     nothing = dict.fromkeys(("mean", "ci_low", "ci_high", "std"))
@@ -143,9 +154,18 @@ def summarize(returns: ArrayLike, reference: Mapping[str, Any] | None, confidenc
     if reference is None:
         return {**nothing, **about, "reason": "no reference scores for this environment"}
     scores = 100 * (returns - reference["min"]) / (reference["max"] - reference["min"])
+    mean = float(scores.mean())
+    if len(scores) == 1:
+        return {**nothing, "mean": mean, **about, "reason": "a single episode has no spread"}
     ci_low, ci_high = _bootstrap_interval(scores, confidence)
-    numbers = {"mean": float(scores.mean()), "ci_low": ci_low, "ci_high": ci_high, "std": float(scores.std())}
-    return {**numbers, **about, "reason": None}
+    return {
+        "mean": mean,
+        "ci_low": ci_low,
+        "ci_high": ci_high,
+        "std": float(scores.std(ddof=1)),
+        **about,
+        "reason": None,
+    }
 
 
 def _bootstrap_interval(scores: NDArray[np.float64], confidence: float) -> tuple[float, float]:

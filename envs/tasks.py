@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -69,20 +70,29 @@ class Task:
         return make_environment(self.env_id, self.env_kwargs)
 
     def in_environment(self, env_id: str) -> Task:
-        """The same task in another environment, with that environment's reference scores. Raises TaskError."""
+        """The same task in another environment, with its time limit and reference scores. Raises TaskError."""
         if env_id == self.env_id:
             return self
-        env = make_environment(env_id)
-        fits = (describe_actions(env), env.observation_space.shape)
-        here = self.make_environment()
-        wanted = (self.actions, here.observation_space.shape)
-        env.close()
-        here.close()
-        if fits != wanted:
-            raise TaskError(f"the agent plays {self.env_id} {wanted}; {env_id} is {fits}: choose one that is alike")
+        here, there = self._interface(), replace(self, env_id=env_id, env_kwargs={})._interface()
+        if there[:2] != here[:2]:
+            raise TaskError(
+                f"the agent plays {self.env_id} with observations {here[0]} and actions {here[1]}; "
+                f"{env_id} has {there[0]} and {there[1]}: choose one that is alike"
+            )
         reference = reference_scores(env_id, Source("", ""))
-        described = None if reference is None else reference._asdict()
-        return replace(self, env_id=env_id, env_kwargs={}, env_declared=True, reference=described)
+        return replace(
+            self,
+            env_id=env_id,
+            env_kwargs={},
+            env_declared=True,
+            reference=None if reference is None else reference._asdict(),
+            max_episode_steps=there[2] or self.max_episode_steps,
+        )
+
+    def _interface(self) -> tuple[Any, dict[str, Any], int | None]:
+        """What an agent meets: the shape of observations, the actions, the time limit."""
+        with closing(self.make_environment()) as env:
+            return env.observation_space.shape, describe_actions(env), env.spec.max_episode_steps if env.spec else None
 
 
 def describe_task(episodes: Episodes, *, env_id: str | None = None, target_return: float | None = None) -> Task:
@@ -91,13 +101,10 @@ def describe_task(episodes: Episodes, *, env_id: str | None = None, target_retur
     env_id: None for the environment they were recorded in. target_return: None for their best return.
     """
     choice = environment_for(episodes, env_id)
-    env = make_environment(choice.env_id, choice.env_kwargs)
-    try:
+    with closing(make_environment(choice.env_id, choice.env_kwargs)) as env:
         check_environment(env, episodes)
         actions = describe_actions(env)
         limit = env.spec.max_episode_steps if env.spec else None
-    finally:
-        env.close()
     reference = reference_scores(choice.env_id, episodes.source)
     return Task(
         env_id=choice.env_id,

@@ -9,7 +9,9 @@ import torch
 from toys import BACKBONES, new_agent, recorded
 
 from agents import CheckpointError, DecisionTransformer, build_agent, load_agent
-from agents.checkpoint import newest_checkpoint, read_checkpoint, save_checkpoint
+from agents.checkpoint import AgentError, newest_checkpoint, read_checkpoint, save_checkpoint
+
+SIX_HEADS = {"name": "attention", "mixer": {"num_heads": 6, "rotary": True}}
 
 
 def save(run_dir: Path, agent: DecisionTransformer, step: int = 1, keep: int = 2) -> Path:
@@ -19,6 +21,12 @@ def save(run_dir: Path, agent: DecisionTransformer, step: int = 1, keep: int = 2
 def first_actions(agent: DecisionTransformer) -> np.ndarray:
     agent.reset(2, 5.0)
     return np.stack([agent.act(np.ones((2, 4)), np.zeros(2)) for _ in range(3)])
+
+
+def test_a_width_that_the_heads_cannot_share_is_one_message() -> None:
+    spec = new_agent(recorded()).spec
+    with pytest.raises(AgentError, match="on attention: hidden_size must be a multiple of 12 for 6 heads; got 16"):
+        build_agent({**spec, "backbone": {**spec["backbone"], **SIX_HEADS}})
 
 
 @pytest.mark.parametrize("discrete", [False, True])
@@ -94,5 +102,5 @@ def test_a_name_that_leads_out_of_the_checkpoint_is_refused(tmp_path: Path) -> N
 
 def test_an_agent_of_an_unknown_kind_is_refused() -> None:
     spec = {**new_agent(recorded()).describe(), "name": "torch.load"}
-    with pytest.raises(CheckpointError, match=r"agent must be one of .*decision_transformer.* got 'torch.load'"):
+    with pytest.raises(AgentError, match=r"agent must be one of .*decision_transformer.* got 'torch.load'"):
         build_agent(spec)

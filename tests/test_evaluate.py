@@ -92,6 +92,28 @@ def test_equal_returns_have_an_interval_of_no_width() -> None:
     assert score["ci_low"] == score["mean"] == score["ci_high"] == 70.0
 
 
+def test_one_episode_has_a_score_and_no_interval() -> None:
+    score = summarize([5.0], {"min": 0.0, "max": 10.0})
+    assert (score["mean"], score["ci_low"], score["ci_high"], score["std"]) == (50.0, None, None, None)
+    assert "single episode" in score["reason"]
+
+
+def test_each_environment_is_made_once_and_closed_at_the_end() -> None:
+    made: list[Countdown] = []
+    closed: list[Countdown] = []
+
+    class Counted(Countdown):
+        def __init__(self) -> None:
+            made.append(self)
+
+        def close(self) -> None:
+            closed.append(self)
+
+    play(3, Counted, num_episodes=10)  # three waves of three environments and one of one
+    assert len(made) == 4
+    assert set(made) == set(closed)
+
+
 def test_without_reference_scores_or_episodes_there_is_a_reason_and_no_number() -> None:
     assert summarize([1.0], None)["mean"] is None
     assert "reference" in summarize([1.0], None)["reason"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,8 @@ def test_a_task_moves_to_an_environment_that_is_alike() -> None:
     task = describe_task(make_episodes(11, 3, env_id="Hopper-v5"))
     moved = task.in_environment("Hopper-v4")
     assert (moved.env_id, moved.env_declared, moved.target_return) == ("Hopper-v4", True, task.target_return)
+    assert moved.max_episode_steps == 1000
+    assert replace(task, max_episode_steps=7).in_environment("Hopper-v4").max_episode_steps == 1000
     with pytest.raises(TaskError, match="choose one that is alike"):
         task.in_environment("Pendulum-v1")
 
