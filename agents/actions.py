@@ -1,9 +1,15 @@
-"""What an action is to a network: how it is read in, learnt and decided on. Raw units stay outside."""
+"""What an action is to a network: how it is read in, learnt and decided on. Raw units stay outside.
+
+Learning works on tensors, acting on arrays: a policy's few numbers a step cost less in numpy.
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -24,6 +30,7 @@ class ContinuousActions(nn.Module):
         self.register_buffer("bounded", bounded, persistent=False)
         self.register_buffer("center", torch.where(bounded, (upper + lower) / 2, 0.0), persistent=False)
         self.register_buffer("half_range", torch.where(bounded, (upper - lower) / 2, 1.0), persistent=False)
+        self._acting_bounds = tuple(x.numpy().copy() for x in (self.bounded, self.center, self.half_range))
 
     def encode(self, actions: Tensor) -> Tensor:
         """Network input [..., size]: [-1, 1] spans the bounds."""
@@ -33,15 +40,22 @@ class ContinuousActions(nn.Module):
         """Squared error of each step, mean over action dimensions, in units of half the action's range."""
         return (self._squash(prediction) - self.encode(actions)).square().mean(-1)
 
-    def decide(self, prediction: Tensor) -> Tensor:
-        return self.center + self.half_range * self._squash(prediction)
-
-    def none(self, num_envs: int) -> Tensor:
-        """What stands for the previous action at an episode's first step."""
-        return self.center.new_zeros(num_envs, self.size)
-
     def _squash(self, prediction: Tensor) -> Tensor:
         return torch.where(self.bounded, torch.tanh(prediction), prediction)
+
+    def decide(self, prediction: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The actions [N, size] in environment units."""
+        bounded, center, half_range = self._acting_bounds
+        return center + half_range * np.where(bounded, np.tanh(prediction), prediction)
+
+    def none(self, num_envs: int) -> NDArray[np.float32]:
+        """What stands for the previous action at an episode's first step."""
+        return np.zeros((num_envs, self.size), np.float32)
+
+    def features(self, actions: NDArray[Any]) -> NDArray[np.float32]:
+        """`encode` for arrays."""
+        _, center, half_range = self._acting_bounds
+        return (actions - center) / half_range
 
 
 class DiscreteActions(nn.Module):
@@ -50,8 +64,6 @@ class DiscreteActions(nn.Module):
     def __init__(self, num_actions: int) -> None:
         super().__init__()
         self.size = num_actions
-        self.device_of: Tensor
-        self.register_buffer("device_of", torch.empty(0), persistent=False)
 
     def encode(self, actions: Tensor) -> Tensor:
         """Network input [..., num_actions]; zeros for -1, the action before an episode's first."""
@@ -61,8 +73,12 @@ class DiscreteActions(nn.Module):
         """Cross-entropy of each step."""
         return F.cross_entropy(prediction.flatten(0, -2), actions.flatten(), reduction="none").view_as(actions)
 
-    def decide(self, prediction: Tensor) -> Tensor:
+    def decide(self, prediction: NDArray[np.float32]) -> NDArray[np.int64]:
         return prediction.argmax(-1)
 
-    def none(self, num_envs: int) -> Tensor:
-        return torch.full((num_envs,), -1, device=self.device_of.device)
+    def none(self, num_envs: int) -> NDArray[np.int64]:
+        return np.full(num_envs, -1)
+
+    def features(self, actions: NDArray[Any]) -> NDArray[np.float32]:
+        """`encode` for arrays."""
+        return (actions[:, None] == np.arange(self.size)).astype(np.float32)

@@ -5,12 +5,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.actions import ContinuousActions, DiscreteActions
 from agents.windows import Batch
 from envs.episodes import Episodes
 from minrnn import Backbone
+from minrnn.stepping import FusedStep, can_fuse
 
 TokenLayout = Literal["merged", "interleaved"]
 ActingMode = Literal["carried", "window"]
@@ -90,23 +92,47 @@ class DecisionTransformer(nn.Module):
     # Acting
 
     def reset(self, num_envs: int, target_return: float) -> None:
-        """Begins num_envs episodes, each asked to earn target_return (environment units)."""
+        """Begins num_envs episodes, each asked to earn target_return (environment units).
+
+        The policy of these episodes is fixed here: weights and acting mode changed later count from the next reset.
+        """
         self.eval()
         self._state: Any = None
         self._past: list[Tensor] = []
         self._timestep = 0
-        self._target = torch.full((num_envs,), float(target_return), dtype=torch.float64)
+        self._target = np.full(num_envs, target_return, np.float64)
         self._previous_actions = self.actions.none(num_envs)
+        self._fused_step = self._fuse(num_envs)
 
     @torch.inference_mode()
     def act(self, observations: np.ndarray, rewards: np.ndarray) -> np.ndarray:
         """Actions for observations [N, obs_dim]; rewards [N] are those the last actions earned, zeros after reset."""
-        self._target -= torch.as_tensor(rewards, dtype=torch.float64)
-        y = self._advance(self._acting_tokens(torch.as_tensor(observations, dtype=torch.float32)))
-        actions = self.actions.decide(self.head(y))
-        self._previous_actions = actions
+        self._target -= rewards
+        if self._fused_step is not None:
+            prediction = self._fused_step(self._features(observations))
+        else:
+            prediction = self.head(self._advance(self._acting_tokens(observations))).cpu().numpy()
+        self._previous_actions = self.actions.decide(prediction)
         self._timestep += 1
-        return actions.cpu().numpy()
+        return self._previous_actions
+
+    def _fuse(self, num_envs: int) -> FusedStep | None:
+        """The whole step as one compiled call, where there is one: a merged token and a minimal RNN, on the CPU."""
+        one_token = self.token_layout == "merged" and self.embed_timestep is None
+        if not one_token or self.acting_mode != "carried" or not can_fuse(self.backbone):
+            return None
+        parts = [(self.observation_mean, self.observation_std), (torch.zeros(self.actions.size), torch.tensor(1.0))]
+        if self.condition_on_return:
+            parts.insert(0, (torch.zeros(1), torch.tensor(self.return_scale)))
+        center = torch.cat([center for center, _ in parts])
+        scale = torch.cat([scale.expand_as(center) for center, scale in parts])
+        before: Any = self.embed["step"]
+        return FusedStep(before, self.backbone, self.head, num_envs, center.numpy(), scale.numpy())
+
+    def _features(self, observations: np.ndarray) -> NDArray[np.float64]:
+        """What a merged token is made of, returns and observations not normalised yet."""
+        parts = [self._target[:, None]] if self.condition_on_return else []
+        return np.concatenate([*parts, observations, self.actions.features(self._previous_actions)], axis=1)
 
     def _advance(self, tokens: list[Tensor]) -> Tensor:
         """The backbone's output [N, hidden_size] at the last of these new tokens, each [N, hidden_size]."""
@@ -123,17 +149,20 @@ class DecisionTransformer(nn.Module):
         """Tokens in a full window that ends at an observation: its own action is not known yet."""
         return self.context_length if self.token_layout == "merged" else self.context_length * len(self.embed) - 1
 
-    def _acting_tokens(self, observations: Tensor) -> list[Tensor]:
+    def _acting_tokens(self, raw_observations: np.ndarray) -> list[Tensor]:
         """The tokens that this step adds: in the interleaved layout the action just taken comes first."""
-        target = self._target.to(self.device, torch.float32)
-        returns, observations = self._normalize(target, observations.to(self.device))
+        target, raw = (
+            torch.as_tensor(x, dtype=torch.float32).to(self.device) for x in (self._target, raw_observations)
+        )
+        returns, observations = self._normalize(target, raw)
         timesteps = torch.full((len(observations),), self._timestep, device=self.device)
+        previous_actions = torch.as_tensor(self._previous_actions, device=self.device)
         if self.token_layout == "merged":
-            return [self._embed_step(returns, observations, self._previous_actions, timesteps)]
+            return [self._embed_step(returns, observations, previous_actions, timesteps)]
         tokens = list(self._embed_inputs(returns, observations, timesteps))
         if self._timestep == 0:
             return tokens
-        return [self._embed("action", self.actions.encode(self._previous_actions), timesteps - 1), *tokens]
+        return [self._embed("action", self.actions.encode(previous_actions), timesteps - 1), *tokens]
 
     # Tokens
 

@@ -84,7 +84,7 @@ def act_through(agent: DecisionTransformer, episode: Episode) -> np.ndarray:
     actions, reward = [], np.zeros(1)
     for observation, action, next_reward in zip(episode.observations, episode.actions, episode.rewards, strict=True):
         actions.append(agent.act(observation[None], reward)[0])
-        agent._previous_actions = torch.as_tensor(action[None])
+        agent._previous_actions = action[None]
         reward = next_reward[None]
     return np.stack(actions)
 
@@ -98,9 +98,9 @@ def test_carried_acting_gives_what_training_computes_for_the_whole_episode(
     episodes = recorded(discrete=discrete)
     agent = new_agent(episodes, backbone, token_layout=layout, max_timesteps=20).eval()
     with torch.no_grad():
-        predicted = agent.actions.decide(agent.predict(whole_episodes(episodes)))
+        predicted = agent.actions.decide(agent.predict(whole_episodes(episodes)).numpy())
     for index in range(len(episodes)):
-        expected = predicted[index, : episodes.lengths[index]].numpy()
+        expected = predicted[index, : episodes.lengths[index]]
         np.testing.assert_allclose(act_through(agent, episodes[index]), expected, atol=1e-5)
 
 
@@ -115,8 +115,8 @@ def test_window_acting_gives_what_training_computes_for_the_window_that_ends_now
         steps = np.arange(episodes.lengths[index])
         begins = np.maximum(steps - length + 1, 0)
         with torch.no_grad():
-            predicted = agent.actions.decide(agent.predict(sampler.windows(episodes.offsets[index] + begins)))
-        expected = predicted[torch.arange(len(steps)), torch.as_tensor(steps - begins)].numpy()
+            predicted = agent.actions.decide(agent.predict(sampler.windows(episodes.offsets[index] + begins)).numpy())
+        expected = predicted[np.arange(len(steps)), steps - begins]
         np.testing.assert_allclose(act_through(agent, episodes[index]), expected, atol=1e-5)
 
 
@@ -177,7 +177,7 @@ def test_units_of_observation_and_reward_make_no_difference() -> None:
 
 def test_actions_stay_within_bounds_that_are_neither_symmetric_nor_alike() -> None:
     actions = ContinuousActions([0.0, -3.0, None], [10.0, -1.0, 5.0])
-    decided = actions.decide(torch.tensor([[-1e3, 1e3, 1e3], [0.0, 0.0, 0.0]]))
+    decided = actions.decide(np.array([[-1e3, 1e3, 1e3], [0.0, 0.0, 0.0]], np.float32))
     assert decided.tolist() == [[0.0, -1.0, 1e3], [5.0, -2.0, 0.0]]
     assert actions.encode(torch.tensor([10.0, -3.0, 7.0])).tolist() == [1.0, -1.0, 7.0]
     assert float(actions.loss(torch.tensor([-1e3, 1e3, 7.0]), torch.tensor([0.0, -1.0, 7.0]))) == 0.0
@@ -186,7 +186,7 @@ def test_actions_stay_within_bounds_that_are_neither_symmetric_nor_alike() -> No
 def test_discrete_actions_are_one_hot_and_the_likeliest_is_taken() -> None:
     actions = DiscreteActions(3)
     assert actions.encode(torch.tensor([-1, 2])).tolist() == [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
-    assert actions.decide(torch.tensor([[0.0, 2.0, 1.0]])).tolist() == [1]
+    assert actions.decide(np.array([[0.0, 2.0, 1.0]], np.float32)).tolist() == [1]
     assert float(actions.loss(torch.zeros(1, 3), torch.tensor([1]))) == pytest.approx(np.log(3))
 
 
