@@ -21,6 +21,6 @@ class MinLSTM(nn.Module):
         return self.output(h), h[:, -1]
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        decay, share, candidate = scan.min_lstm_gates(self.projection(x), self.positive)
-        h = share * candidate if state is None else torch.addcmul(decay * state, share, candidate)
+        share, candidate = scan.min_lstm_gates(self.projection(x), self.positive)
+        h = share * candidate if state is None else torch.lerp(state, candidate, share)
         return self.output(h), h

@@ -15,7 +15,10 @@ from typing import Any
 
 import numba
 import numpy as np
+import torch
 from numba import njit, prange
+from numpy.typing import NDArray
+from torch import Tensor
 
 BLOCK = 64
 F32 = np.float32
@@ -83,7 +86,7 @@ def _shares(forget, write):
 
 
 @njit(**_KERNEL)
-def min_gru_forward(projection, state, starts, positive, h):
+def _min_gru_forward(projection, state, starts, positive, h):
     batch, time, size = h.shape
     blocks = (size + BLOCK - 1) // BLOCK
     for index in prange(batch * blocks):
@@ -103,7 +106,7 @@ def min_gru_forward(projection, state, starts, positive, h):
 
 
 @njit(**_KERNEL)
-def min_gru_backward(projection, state, starts, positive, h, grad_h, grad_projection, grad_state):
+def _min_gru_backward(projection, state, starts, positive, h, grad_h, grad_projection, grad_state):
     batch, time, size = h.shape
     blocks = (size + BLOCK - 1) // BLOCK
     for index in prange(batch * blocks):
@@ -131,7 +134,7 @@ def min_gru_backward(projection, state, starts, positive, h, grad_h, grad_projec
 
 
 @njit(**_KERNEL)
-def min_lstm_forward(projection, state, starts, positive, h):
+def _min_lstm_forward(projection, state, starts, positive, h):
     batch, time, size = h.shape
     blocks = (size + BLOCK - 1) // BLOCK
     for index in prange(batch * blocks):
@@ -152,7 +155,7 @@ def min_lstm_forward(projection, state, starts, positive, h):
 
 
 @njit(**_KERNEL)
-def min_lstm_backward(projection, state, starts, positive, h, grad_h, grad_projection, grad_state):
+def _min_lstm_backward(projection, state, starts, positive, h, grad_h, grad_projection, grad_state):
     batch, time, size = h.shape
     blocks = (size + BLOCK - 1) // BLOCK
     for index in prange(batch * blocks):
@@ -181,6 +184,34 @@ def min_lstm_backward(projection, state, starts, positive, h, grad_h, grad_proje
             if begins:
                 carried[:] = 0.0
         grad_state[row, first:last] = carried
+
+
+def forward(name: str, projection: Tensor, state: Tensor, starts: Tensor | None, positive: bool) -> Tensor:
+    """Every state h [batch, time, size]; see `minrnn.fused`."""
+    h = torch.empty(*projection.shape[:2], state.shape[1])
+    kernel = {"min_gru": _min_gru_forward, "min_lstm": _min_lstm_forward}[name]
+    kernel(_array(projection), _array(state), _flags(starts), positive, h.numpy())
+    return h
+
+
+def backward(
+    name: str, projection: Tensor, state: Tensor, starts: Tensor | None, positive: bool, h: Tensor, grad_h: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients of projection and state; see `minrnn.fused`."""
+    grad_projection = torch.empty(projection.shape)
+    grad_state = torch.empty(state.shape)
+    kernel = {"min_gru": _min_gru_backward, "min_lstm": _min_lstm_backward}[name]
+    given = (_array(projection), _array(state), _flags(starts), positive, _array(h), _array(grad_h))
+    kernel(*given, grad_projection.numpy(), grad_state.numpy())
+    return grad_projection, grad_state
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    return tensor.detach().contiguous().numpy()
+
+
+def _flags(starts: Tensor | None) -> NDArray[np.bool_]:
+    return np.empty((0, 0), np.bool_) if starts is None else starts.contiguous().numpy()
 
 
 def set_num_threads(num_threads: int) -> None:
