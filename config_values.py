@@ -14,6 +14,7 @@ MISSING = "???"  # how Hydra writes a value that must be given
 # Keys that may be null, and the type they have otherwise.
 NULLABLE: dict[str, type] = {
     "acting_mode": str,
+    "backbone.conv_width": int,
     "dataset": str,
     "env_id": str,
     "num_threads": int,
@@ -36,6 +37,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     (r"evaluate\.num_episodes|evaluate_every|warmup_steps|seed|weight_decay", "at least 0", lambda value: value >= 0),
     (r"num_\w+|\w+_size|\w+_length|\w+_every", "at least 1", lambda value: value >= 1),
+    (r"conv_width", "at least 2", lambda value: value >= 2),
     (r"dropout|ema_decay", "at least 0 and less than 1", lambda value: 0 <= value < 1),
     (r"top_fraction", "more than 0 and at most 1", lambda value: 0 < value <= 1),
     (r"learning_rate|max_grad_norm|return_scale|mlp_ratio|expansion", "more than 0", lambda value: value > 0),

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from minrnn.attention import Attention
+from minrnn.convolution import CausalConvolution
 from minrnn.min_gru import MinGRU
 from minrnn.min_lstm import MinLSTM
 from minrnn.recurrent import GRU, LSTM
@@ -36,11 +37,18 @@ MIXERS: dict[str, type[nn.Module]] = {
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + mlp(norm(x)); dropout on both branches."""
+    """x + mixer(norm(x)), then x + mlp(norm(x)); dropout on both branches.
 
-    def __init__(self, mixer: nn.Module, hidden_size: int, mlp_ratio: float, dropout: float) -> None:
+    conv_width: a causal convolution over so many steps stands before the mixer; None for none. The state is then the
+    pair of theirs.
+    """
+
+    def __init__(
+        self, mixer: nn.Module, hidden_size: int, mlp_ratio: float, dropout: float, conv_width: int | None = None
+    ) -> None:
         super().__init__()
         inner_size = int(mlp_ratio * hidden_size)
+        self.conv = None if conv_width is None else CausalConvolution(hidden_size, width=conv_width)
         self.mixer_norm = nn.LayerNorm(hidden_size)
         self.mixer: Any = mixer
         self.mlp_norm = nn.LayerNorm(hidden_size)
@@ -48,12 +56,24 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, state: Any = None, *, starts: Tensor | None = None) -> tuple[Tensor, Any]:
-        y, state = self.mixer(self.mixer_norm(x), state, starts=starts)
-        return self._add(x, y), state
+        y = self.mixer_norm(x)
+        if self.conv is None:
+            y, state = self.mixer(y, state, starts=starts)
+            return self._add(x, y), state
+        past, state = state or (None, None)
+        y, past = self.conv(y, past, starts=starts)
+        y, state = self.mixer(y, state, starts=starts)
+        return self._add(x, y), (past, state)
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        y, state = self.mixer.step(self.mixer_norm(x), state)
-        return self._add(x, y), state
+        y = self.mixer_norm(x)
+        if self.conv is None:
+            y, state = self.mixer.step(y, state)
+            return self._add(x, y), state
+        past, state = state or (None, None)
+        y, past = self.conv.step(y, past)
+        y, state = self.mixer.step(y, state)
+        return self._add(x, y), (past, state)
 
     def _add(self, x: Tensor, y: Tensor) -> Tensor:
         x = x + self.dropout(y)
@@ -63,7 +83,7 @@ class Block(nn.Module):
 class Backbone(nn.Module):
     """num_layers blocks around the mixer called name, and a last norm; itself a mixer.
 
-    mixer: the keywords of MIXERS[name]. The state is a tuple with one entry a block.
+    mixer: the keywords of MIXERS[name]. conv_width: as in Block. The state is a tuple with one entry a block.
     """
 
     def __init__(
@@ -75,6 +95,7 @@ class Backbone(nn.Module):
         mlp_ratio: float,
         dropout: float,
         mixer: Mapping[str, Any],
+        conv_width: int | None = None,
     ) -> None:
         super().__init__()
         if name not in MIXERS:
@@ -83,7 +104,8 @@ class Backbone(nn.Module):
             raise ValueError(f"backbone must be one of {', '.join(sorted(MIXERS))}; got {name!r}{hint}")
         self.hidden_size = hidden_size
         self.blocks: Any = nn.ModuleList(
-            Block(MIXERS[name](hidden_size, **mixer), hidden_size, mlp_ratio, dropout) for _ in range(num_layers)
+            Block(MIXERS[name](hidden_size, **mixer), hidden_size, mlp_ratio, dropout, conv_width)
+            for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(hidden_size)
 

@@ -61,7 +61,8 @@ def can_fuse(backbone: Backbone) -> bool:
         from minrnn.kernels import step  # noqa: F401
     except ImportError:
         return False
-    return all(type(block.mixer) in (MinGRU, MinLSTM) for block in backbone.blocks) and len(backbone.blocks) > 0
+    known = (type(block.mixer) in (MinGRU, MinLSTM) and block.conv is None for block in backbone.blocks)
+    return all(known) and len(backbone.blocks) > 0
 
 
 def _packed(

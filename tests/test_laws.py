@@ -25,12 +25,12 @@ def keywords(name: str) -> dict[str, Any]:
 
 
 def variants() -> list[Any]:
-    """Every mixer with its yaml's keywords, and again with each true-or-false keyword turned over."""
+    """Every mixer as its yaml has it, behind a convolution, and with each true-or-false keyword turned over."""
     found = []
     for name in sorted(MIXERS):
         base = keywords(name)
         flips = [key for key, value in base.items() if isinstance(value, bool)]
-        found += [pytest.param(name, base, id=name)]
+        found += [pytest.param(name, base, id=name), pytest.param(name, {**base, "conv_width": 4}, id=f"{name}-conv")]
         found += [pytest.param(name, {**base, key: not base[key]}, id=f"{name}-{key}={not base[key]}") for key in flips]
     return found
 
@@ -40,7 +40,12 @@ each_mixer = pytest.mark.parametrize(("name", "mixer"), variants())
 
 def make(name: str, mixer: dict[str, Any]) -> Backbone:
     torch.manual_seed(0)
-    backbone = Backbone(name, hidden_size=SIZE, num_layers=2, mlp_ratio=2.0, dropout=0.0, mixer=mixer)
+    mixer = dict(mixer)
+    stack = {"num_layers": 2, "mlp_ratio": 2.0, "dropout": 0.0, "conv_width": mixer.pop("conv_width", None)}
+    backbone = Backbone(name, hidden_size=SIZE, **stack, mixer=mixer)
+    for block in backbone.blocks:
+        if block.conv is not None:  # it begins as the identity, which breaks no law
+            torch.nn.init.normal_(block.conv.weight)
     return backbone.double().eval()
 
 
