@@ -12,6 +12,7 @@ from agents.actions import ContinuousActions, DiscreteActions
 from agents.windows import Batch
 from envs.episodes import Episodes
 from minrnn import Backbone
+from minrnn.linear import Linear
 from minrnn.stepping import FusedStep, can_fuse
 
 TokenLayout = Literal["merged", "interleaved"]
@@ -55,11 +56,11 @@ class DecisionTransformer(nn.Module):
         self.register_buffer("observation_std", torch.tensor(observation_std), persistent=False)
         sizes = {"return": int(condition_on_return), "observation": len(observation_mean), "action": actions.size}
         if token_layout == "merged":
-            self.embed = nn.ModuleDict({"step": nn.Linear(sum(sizes.values()), backbone.hidden_size)})
+            self.embed = nn.ModuleDict({"step": Linear(sum(sizes.values()), backbone.hidden_size)})
         else:
-            self.embed = nn.ModuleDict({k: nn.Linear(n, backbone.hidden_size) for k, n in sizes.items() if n})
+            self.embed = nn.ModuleDict({k: Linear(n, backbone.hidden_size) for k, n in sizes.items() if n})
         self.embed_timestep = nn.Embedding(max_timesteps, backbone.hidden_size) if max_timesteps else None
-        self.head = nn.Linear(backbone.hidden_size, actions.size)
+        self.head = Linear(backbone.hidden_size, actions.size)
 
     def describe(self) -> dict[str, Any]:
         """The description that `build_agent` made this agent from, with the acting mode it has now."""

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minrnn.linear import Linear
+
 
 class AttentionState(NamedTuple):
     """The keys and values seen so far [batch, heads, steps, head_size] and each row's first visible step [batch]."""
@@ -27,8 +29,8 @@ class Attention(nn.Module):
         if hidden_size % multiple:
             raise ValueError(f"hidden_size must be a multiple of {multiple} for {num_heads} heads; got {hidden_size}")
         self.num_heads, self.rotary = num_heads, rotary
-        self.projection = nn.Linear(hidden_size, 3 * hidden_size)
-        self.output = nn.Linear(hidden_size, hidden_size)
+        self.projection = Linear(hidden_size, 3 * hidden_size)
+        self.output = Linear(hidden_size, hidden_size)
 
     def forward(
         self, x: Tensor, state: AttentionState | None = None, *, starts: Tensor | None = None

@@ -6,8 +6,11 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from minrnn.activation import GELU
 from minrnn.attention import Attention
 from minrnn.convolution import CausalConvolution
+from minrnn.dropout import DroppedSum
+from minrnn.linear import Linear
 from minrnn.min_gru import MinGRU
 from minrnn.min_lstm import MinLSTM
 from minrnn.recurrent import GRU, LSTM
@@ -52,32 +55,32 @@ class Block(nn.Module):
         self.mixer_norm = nn.LayerNorm(hidden_size)
         self.mixer: Any = mixer
         self.mlp_norm = nn.LayerNorm(hidden_size)
-        self.mlp = nn.Sequential(nn.Linear(hidden_size, inner_size), nn.GELU(), nn.Linear(inner_size, hidden_size))
-        self.dropout = nn.Dropout(dropout)
+        self.mlp = nn.Sequential(Linear(hidden_size, inner_size), GELU(), Linear(inner_size, hidden_size))
+        self.add = DroppedSum(dropout)
 
     def forward(self, x: Tensor, state: Any = None, *, starts: Tensor | None = None) -> tuple[Tensor, Any]:
         y = self.mixer_norm(x)
         if self.conv is None:
             y, state = self.mixer(y, state, starts=starts)
-            return self._add(x, y), state
+            return self._finish(x, y), state
         past, state = state or (None, None)
         y, past = self.conv(y, past, starts=starts)
         y, state = self.mixer(y, state, starts=starts)
-        return self._add(x, y), (past, state)
+        return self._finish(x, y), (past, state)
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         y = self.mixer_norm(x)
         if self.conv is None:
             y, state = self.mixer.step(y, state)
-            return self._add(x, y), state
+            return self._finish(x, y), state
         past, state = state or (None, None)
         y, past = self.conv.step(y, past)
         y, state = self.mixer.step(y, state)
-        return self._add(x, y), (past, state)
+        return self._finish(x, y), (past, state)
 
-    def _add(self, x: Tensor, y: Tensor) -> Tensor:
-        x = x + self.dropout(y)
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+    def _finish(self, x: Tensor, y: Tensor) -> Tensor:
+        x = self.add(x, y)
+        return self.add(x, self.mlp(self.mlp_norm(x)))
 
 
 class Backbone(nn.Module):

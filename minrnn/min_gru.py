@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from minrnn import scan
+from minrnn.linear import Linear
 
 
 class MinGRU(nn.Module):
@@ -17,8 +18,8 @@ class MinGRU(nn.Module):
         super().__init__()
         state_size = int(expansion * hidden_size)
         self.positive = positive
-        self.projection = nn.Linear(hidden_size, 2 * state_size)
-        self.output = nn.Linear(state_size, hidden_size)
+        self.projection = Linear(hidden_size, 2 * state_size)
+        self.output = Linear(state_size, hidden_size)
 
     def forward(self, x: Tensor, state: Tensor | None = None, *, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         h = scan.min_gru(self.projection(x), state, starts, self.positive)

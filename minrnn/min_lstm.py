@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from minrnn import scan
+from minrnn.linear import Linear
 
 
 class MinLSTM(nn.Module):
@@ -13,8 +14,8 @@ class MinLSTM(nn.Module):
         super().__init__()
         state_size = int(expansion * hidden_size)
         self.positive = positive
-        self.projection = nn.Linear(hidden_size, 3 * state_size)
-        self.output = nn.Linear(state_size, hidden_size)
+        self.projection = Linear(hidden_size, 3 * state_size)
+        self.output = Linear(state_size, hidden_size)
 
     def forward(self, x: Tensor, state: Tensor | None = None, *, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         h = scan.min_lstm(self.projection(x), state, starts, self.positive)

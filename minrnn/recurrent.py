@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minrnn.linear import Linear
+
 State = tuple[Tensor, ...]
 
 
@@ -19,7 +21,7 @@ class Recurrent(nn.Module):
         super().__init__()
         state_size = int(expansion * hidden_size)
         self.rnn = kind(hidden_size, state_size, batch_first=True)
-        self.output = nn.Linear(state_size, hidden_size)
+        self.output = Linear(state_size, hidden_size)
 
     def forward(self, x: Tensor, state: State | None = None, *, starts: Tensor | None = None) -> tuple[Tensor, State]:
         if starts is None:

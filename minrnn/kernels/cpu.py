@@ -20,69 +20,12 @@ from numba import njit, prange
 from numpy.typing import NDArray
 from torch import Tensor
 
+from minrnn.kernels import simd
+from minrnn.kernels.simd import F32, FAST
+
 BLOCK = 64
-F32 = np.float32
-# NaN and infinity must pass through: not all of `fastmath=True`.
-_FAST = {"contract", "reassoc", "nsz", "arcp"}
-_INLINE: dict[str, Any] = {"inline": "always", "fastmath": _FAST, "error_model": "numpy"}
-_KERNEL: dict[str, Any] = {
-    "parallel": True,
-    "nogil": True,
-    "cache": True,
-    "fastmath": _FAST,
-    "error_model": "numpy",
-}
-
-
-@njit(**_INLINE)
-def _exp(x):
-    """e^x for x <= 0 to one ulp, without a call: 2^n times a polynomial (coefficients of Cephes' expf)."""
-    x = max(x, F32(-87.0))
-    n = np.floor(x * F32(1.44269504088896341) + F32(0.5))
-    r = x - n * F32(0.693359375) + n * F32(2.12194440e-4)
-    p = F32(1.9875691500e-4)
-    p = p * r + F32(1.3981999507e-3)
-    p = p * r + F32(8.3334519073e-3)
-    p = p * r + F32(4.1665795894e-2)
-    p = p * r + F32(1.6666665459e-1)
-    p = p * r + F32(5.0000001201e-1)
-    p = p * r * r + r + F32(1.0)
-    return p * np.int32((np.int32(n) + 127) << 23).view(np.float32)
-
-
-@njit(**_INLINE)
-def _sigmoids(x):
-    """sigmoid(x) and 1 - sigmoid(x), both to full relative precision."""
-    e = _exp(-abs(x))
-    scale = F32(1.0) / (F32(1.0) + e)
-    return (scale, e * scale) if x >= F32(0.0) else (e * scale, scale)
-
-
-@njit(**_INLINE)
-def _candidate(x, positive):
-    """The candidate and its derivative: x itself, or g(x) of the paper's log-space form (appendix B.1)."""
-    up, down = _sigmoids(min(x, F32(0.0)))
-    value = x + F32(0.5) if x >= F32(0.0) else up
-    slope = F32(1.0) if x >= F32(0.0) else up * down
-    return (value, slope) if positive else (x, F32(1.0))
-
-
-@njit(**_INLINE)
-def _shares(forget, write):
-    """f / (f + i), i / (f + i), 1 - f and 1 - i for the gates f = sigmoid(forget), i = sigmoid(write).
-
-    When both gates are nearly closed the quotient is taken after dividing by the larger one: never 0 / 0.
-    """
-    f_exp, i_exp = _exp(-abs(forget)), _exp(-abs(write))
-    ratio = _exp(-abs(forget - write))
-    both_closed = forget < F32(0.0) and write < F32(0.0)
-    f_open = F32(1.0) if forget >= F32(0.0) or (both_closed and forget >= write) else (ratio if both_closed else f_exp)
-    i_open = F32(1.0) if write >= F32(0.0) or (both_closed and write > forget) else (ratio if both_closed else i_exp)
-    f_weight, i_weight = f_open * (F32(1.0) + i_exp), i_open * (F32(1.0) + f_exp)
-    scale = F32(1.0) / (f_weight + i_weight)
-    f_closed = (f_exp if forget >= F32(0.0) else F32(1.0)) / (F32(1.0) + f_exp)
-    i_closed = (i_exp if write >= F32(0.0) else F32(1.0)) / (F32(1.0) + i_exp)
-    return f_weight * scale, i_weight * scale, f_closed, i_closed
+CHUNK = 4096
+_KERNEL: dict[str, Any] = {"parallel": True, "nogil": True, "cache": True, "fastmath": FAST, "error_model": "numpy"}
 
 
 @njit(**_KERNEL)
@@ -99,8 +42,8 @@ def _min_gru_forward(projection, state, starts, positive, h):
             gate, content = projection[row, t, first:last], projection[row, t, size + first : size + last]
             out = h[row, t, first:last]
             for c in range(last - first):
-                update, _ = _sigmoids(gate[c])
-                candidate, _ = _candidate(content[c], positive)
+                update, _ = simd.sigmoids(gate[c])
+                candidate, _ = simd.candidate(content[c], positive)
                 carried[c] += update * (candidate - carried[c])
                 out[c] = carried[c]
 
@@ -122,8 +65,8 @@ def _min_gru_backward(projection, state, starts, positive, h, grad_h, grad_proje
             grad_content = grad_projection[row, t, size + first : size + last]
             grad = grad_h[row, t, first:last]
             for c in range(last - first):
-                update, keep = _sigmoids(gate[c])
-                candidate, slope = _candidate(content[c], positive)
+                update, keep = simd.sigmoids(gate[c])
+                candidate, slope = simd.candidate(content[c], positive)
                 g = carried[c] + grad[c]
                 grad_gate[c] = g * (candidate - previous[c]) * (update * keep)
                 grad_content[c] = g * (update * slope)
@@ -148,8 +91,8 @@ def _min_lstm_forward(projection, state, starts, positive, h):
             content = projection[row, t, 2 * size + first : 2 * size + last]
             out = h[row, t, first:last]
             for c in range(last - first):
-                _, update, _, _ = _shares(forget[c], write[c])
-                candidate, _ = _candidate(content[c], positive)
+                _, update, _, _ = simd.shares(forget[c], write[c])
+                candidate, _ = simd.candidate(content[c], positive)
                 carried[c] += update * (candidate - carried[c])
                 out[c] = carried[c]
 
@@ -173,8 +116,8 @@ def _min_lstm_backward(projection, state, starts, positive, h, grad_h, grad_proj
             grad_content = grad_projection[row, t, 2 * size + first : 2 * size + last]
             grad = grad_h[row, t, first:last]
             for c in range(last - first):
-                keep, update, f_closed, i_closed = _shares(forget[c], write[c])
-                candidate, slope = _candidate(content[c], positive)
+                keep, update, f_closed, i_closed = simd.shares(forget[c], write[c])
+                candidate, slope = simd.candidate(content[c], positive)
                 g = carried[c] + grad[c]
                 grad_share = g * (candidate - previous[c]) * (update * keep)
                 grad_forget[c] = -grad_share * f_closed
@@ -184,6 +127,68 @@ def _min_lstm_backward(projection, state, starts, positive, h, grad_h, grad_proj
             if begins:
                 carried[:] = 0.0
         grad_state[row, first:last] = carried
+
+
+@njit(**_KERNEL)
+def _gelu_forward(x, y):
+    chunks = (x.size + CHUNK - 1) // CHUNK
+    for chunk in prange(chunks):
+        first, last = chunk * CHUNK, min((chunk + 1) * CHUNK, x.size)
+        given, out = x[first:last], y[first:last]
+        for i in range(last - first):
+            out[i], _ = simd.gelu(given[i])
+
+
+@njit(**_KERNEL)
+def _gelu_backward(x, grad_y, grad_x):
+    chunks = (x.size + CHUNK - 1) // CHUNK
+    for chunk in prange(chunks):
+        first, last = chunk * CHUNK, min((chunk + 1) * CHUNK, x.size)
+        given, grad, out = x[first:last], grad_y[first:last], grad_x[first:last]
+        for i in range(last - first):
+            _, slope = simd.gelu(given[i])
+            out[i] = grad[i] * slope
+
+
+@njit(**_KERNEL)
+def _add_dropped(x, y, seed, threshold, scale, out):
+    """out = x + y * scale where the hash of the index is at least threshold, else x; x empty stands for zeros."""
+    chunks = (y.size + CHUNK - 1) // CHUNK
+    for chunk in prange(chunks):
+        first, last = chunk * CHUNK, min((chunk + 1) * CHUNK, y.size)
+        given, result = y[first:last], out[first:last]
+        if x.size == 0:
+            for i in range(last - first):
+                kept = simd.random_bits(first + i, seed) >= threshold
+                result[i] = given[i] * scale if kept else F32(0.0)
+        else:
+            base = x[first:last]
+            for i in range(last - first):
+                kept = simd.random_bits(first + i, seed) >= threshold
+                result[i] = base[i] + (given[i] * scale if kept else F32(0.0))
+
+
+def add_dropped(x: Tensor | None, y: Tensor, probability: float, seed: int) -> Tensor:
+    """x + dropout(y), x None for zeros; which elements are dropped is a function of the seed and their place."""
+    out = torch.empty(y.shape)
+    flat = [np.empty(0, np.float32) if t is None else _array(t).reshape(-1) for t in (x, y)]
+    threshold, scale = np.uint32(round(probability * 2**32)), np.float32(1 / (1 - probability))
+    _add_dropped(*flat, np.uint32(seed), threshold, scale, out.view(-1).numpy())
+    return out
+
+
+def gelu_forward(x: Tensor) -> Tensor:
+    x = x.detach().contiguous()
+    y = torch.empty_like(x)
+    _gelu_forward(x.view(-1).numpy(), y.view(-1).numpy())
+    return y
+
+
+def gelu_backward(x: Tensor, grad_y: Tensor) -> Tensor:
+    x, grad_y = x.detach().contiguous(), grad_y.contiguous()
+    grad_x = torch.empty_like(x)
+    _gelu_backward(x.view(-1).numpy(), grad_y.view(-1).numpy(), grad_x.view(-1).numpy())
+    return grad_x
 
 
 def forward(name: str, projection: Tensor, state: Tensor, starts: Tensor | None, positive: bool) -> Tensor:

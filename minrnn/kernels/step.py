@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from minrnn.kernels.cpu import _FAST, _INLINE, F32, _candidate, _exp, _shares, _sigmoids
+from minrnn.kernels import simd
+from minrnn.kernels.simd import F32, FAST, INLINE
 
 LANE = 64  # columns a linear layer computes together
 DEPTH = 8  # inputs it adds up at once
-_STEP: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": _FAST, "error_model": "numpy"}
+_STEP: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": FAST, "error_model": "numpy"}
 
 
 @njit(**_STEP)
@@ -51,7 +52,7 @@ def step(raw, center, scale, sizes, weights, states, features, x, normed, wide, 
     _linear(normed, weights, at, hidden_size, y.shape[1], y)
 
 
-@njit(**_INLINE)
+@njit(**INLINE)
 def _padded(size, multiple):
     return (size + multiple - 1) // multiple * multiple
 
@@ -78,7 +79,7 @@ def _linear(x, weights, at, num_inputs, num_columns, y):
     return bias + num_columns
 
 
-@njit(**_INLINE)
+@njit(**INLINE)
 def _one_row(x, block, bias, num_inputs, y):
     for j in range(LANE):
         y[j] = bias[j]
@@ -91,7 +92,7 @@ def _one_row(x, block, bias, num_inputs, y):
             )
 
 
-@njit(**_INLINE)
+@njit(**INLINE)
 def _four_rows(x, row, block, bias, num_inputs, sums):
     """Four rows share each weight that is read; past the last row it is computed again and not used."""
     last = x.shape[0] - 1
@@ -137,18 +138,9 @@ def _add(x, y, size):
 
 @njit(**_STEP)
 def _gelu(x, size):
-    """x Phi(x) in place; erf to 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26)."""
     for r in range(x.shape[0]):
-        row = x[r, :size]
         for j in range(size):
-            z = abs(row[j]) * F32(0.70710678118654752)
-            t = F32(1.0) / (F32(1.0) + F32(0.3275911) * z)
-            tail = t * (
-                F32(0.254829592)
-                + t * (F32(-0.284496736) + t * (F32(1.421413741) + t * (F32(-1.453152027) + t * F32(1.061405429))))
-            )
-            tail *= F32(0.5) * _exp(-z * z)
-            row[j] *= F32(1.0) - tail if row[j] >= F32(0.0) else tail
+            x[r, j], _ = simd.gelu(x[r, j])
 
 
 @njit(**_STEP)
@@ -157,8 +149,8 @@ def _advance_min_gru(projection, state, size, positive, mixed):
         gate, content = projection[r, :size], projection[r, size : 2 * size]
         carried, out = state[r], mixed[r, :size]
         for c in range(size):
-            update, _ = _sigmoids(gate[c])
-            candidate, _ = _candidate(content[c], positive)
+            update, _ = simd.sigmoids(gate[c])
+            candidate, _ = simd.candidate(content[c], positive)
             carried[c] += update * (candidate - carried[c])
             out[c] = carried[c]
 
@@ -170,7 +162,7 @@ def _advance_min_lstm(projection, state, size, positive, mixed):
         content = projection[r, 2 * size : 3 * size]
         carried, out = state[r], mixed[r, :size]
         for c in range(size):
-            _, update, _, _ = _shares(forget[c], write[c])
-            candidate, _ = _candidate(content[c], positive)
+            _, update, _, _ = simd.shares(forget[c], write[c])
+            candidate, _ = simd.candidate(content[c], positive)
             carried[c] += update * (candidate - carried[c])
             out[c] = carried[c]

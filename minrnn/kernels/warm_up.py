@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from minrnn import Backbone, scan
+from minrnn.activation import GELU
+from minrnn.dropout import DroppedSum
 from minrnn.stepping import FusedStep
 
 
@@ -13,6 +15,8 @@ def warm_up() -> None:
     for function, num_gates in ((scan.min_gru, 2), (scan.min_lstm, 3)):
         projection = torch.zeros(1, 2, num_gates, requires_grad=True)
         function(projection).sum().backward()
+    GELU()(torch.zeros(1, 1, requires_grad=True)).sum().backward()
+    DroppedSum(0.5)(torch.zeros(1, 1), torch.zeros(1, 1, requires_grad=True)).sum().backward()
     for name in ("min_gru", "min_lstm"):
         mixer = {"expansion": 1.0, "positive": False}
         backbone = Backbone(name, hidden_size=8, num_layers=1, mlp_ratio=1.0, dropout=0.0, mixer=mixer)
