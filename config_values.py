@@ -35,7 +35,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 # The first pattern that matches the end of a dotted key holds.
 RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
-    (r"evaluate\.num_episodes|evaluate_every|warmup_steps|seed|weight_decay", "at least 0", lambda value: value >= 0),
+    (
+        r"evaluate\.num_episodes|evaluate_every|warmup_steps|seed|weight_decay|observation_noise",
+        "at least 0",
+        lambda value: value >= 0,
+    ),
     (r"num_\w+|\w+_size|\w+_length|\w+_every", "at least 1", lambda value: value >= 1),
     (r"conv_width", "at least 2", lambda value: value >= 2),
     (r"dropout|ema_decay", "at least 0 and less than 1", lambda value: 0 <= value < 1),

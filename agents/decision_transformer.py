@@ -27,7 +27,8 @@ class DecisionTransformer(nn.Module):
     acting_mode: `carried` keeps the backbone's state through the episode, constant time a step; `window` looks at the
     last context_length steps anew. observation_mean, observation_std [obs_dim] and return_scale normalise inside:
     everything that goes in or out is in environment units. max_timesteps: length of the learned embedding of the
-    step within the episode (later steps share the last row); None for no such embedding.
+    step within the episode (later steps share the last row); None for no such embedding. observation_noise: standard
+    deviation of the noise on observations while learning, in units of theirs.
     """
 
     spec: dict[str, Any]
@@ -45,11 +46,13 @@ class DecisionTransformer(nn.Module):
         condition_on_return: bool,
         max_timesteps: int | None,
         acting_mode: ActingMode,
+        observation_noise: float = 0.0,
     ) -> None:
         super().__init__()
         self.backbone, self.actions = backbone, actions
         self.context_length, self.token_layout, self.acting_mode = context_length, token_layout, acting_mode
         self.condition_on_return, self.return_scale = condition_on_return, return_scale
+        self.observation_noise = observation_noise
         self.observation_mean: Tensor
         self.observation_std: Tensor
         self.register_buffer("observation_mean", torch.tensor(observation_mean), persistent=False)
@@ -74,6 +77,9 @@ class DecisionTransformer(nn.Module):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The error of the predicted actions, averaged over real steps, and what is worth logging."""
+        if self.training and self.observation_noise:
+            noise = self.observation_noise * self.observation_std * torch.randn_like(batch.observations)
+            batch = batch._replace(observations=batch.observations + noise)
         per_step = self.actions.loss(self.predict(batch), batch.actions)
         loss = per_step.masked_fill(~batch.valid_mask, 0.0).sum() / batch.valid_mask.sum()
         return loss, {"loss": loss.detach()}

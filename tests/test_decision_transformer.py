@@ -210,3 +210,16 @@ def test_a_constant_observation_column_is_not_divided_by_zero() -> None:
     ]
     agent = new_agent(Episodes.from_episodes(constant, episodes.source))
     assert agent.observation_std.tolist() == [1.0] * 4
+
+
+def test_noise_on_observations_is_for_learning_only() -> None:
+    episodes = recorded()
+    agent, batch = new_agent(episodes, observation_noise=0.5), whole_episodes(episodes)
+
+    def loss() -> float:
+        return agent.loss(batch)[0].item()
+
+    agent.train()
+    assert loss() != loss()
+    agent.eval()
+    assert loss() == loss() == new_agent(episodes).loss(batch)[0].item()

@@ -14,7 +14,7 @@ from agents.learner import Learner, schedule
 def new_learner(backbone: str = "min_gru", ema_decay: float = 0.9, layout: str = "merged") -> Learner:
     episodes = recorded((40, 60))
     agent = new_agent(episodes, backbone, token_layout=layout)
-    agent.backbone.blocks[0].dropout.p = 0.2  # type: ignore[union-attr]
+    agent.backbone.blocks[0].add.probability = 0.2  # type: ignore[union-attr]
     return Learner(
         agent,
         WindowSampler(episodes, context_length=5),
