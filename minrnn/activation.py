@@ -13,7 +13,7 @@ class GELU(nn.Module):
     """x Phi(x) (Hendrycks and Gimpel 2016), as torch.nn.GELU to 1e-6."""
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = fused.choose_kernel(x, None) if x.device.type == "cpu" and x.numel() else None
+        kernel = fused.choose_kernel(x, None) if x.device.type == "cpu" else None
         return F.gelu(x) if kernel is None else _FusedGELU.apply(x, kernel)
 
 

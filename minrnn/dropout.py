@@ -17,7 +17,7 @@ class DroppedSum(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         if not self.training or self.probability == 0.0:
             return x + y
-        kernel = fused.choose_kernel(y, None) if y.device.type == "cpu" and y.numel() else None
+        kernel = fused.choose_kernel(y, None) if y.device.type == "cpu" else None
         if kernel is None or x.dtype != y.dtype or x.shape != y.shape:
             return x + F.dropout(y, self.probability)
         seed = int(torch.randint(2**32, ()))  # from torch's own generator: manual_seed repeats it

@@ -27,7 +27,7 @@ def choose_kernel(projection: Tensor, path: str | None) -> ModuleType | None:
     """The kernel of this path, None for plain torch. path None: the one of the tensor's device, if there is one."""
     if path is None:
         device, (_, dtypes) = projection.device.type, KERNELS.get(projection.device.type, ("", ()))
-        fits = projection.dtype in dtypes and projection.shape[1] > 0 and not torch.compiler.is_compiling()
+        fits = projection.dtype in dtypes and projection.numel() > 0 and not torch.compiler.is_compiling()
         return _kernel(device) if fits else None
     if path == "plain":
         return None
