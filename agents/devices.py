@@ -1,6 +1,8 @@
-"""Where tensors live and how many threads work on them."""
+"""Where tensors live, how many threads work on them, and what becomes of memory that they free."""
 
+import ctypes
 import os
+import sys
 
 import torch
 
@@ -19,6 +21,7 @@ def choose_device(name: str, num_threads: int | None) -> torch.device:
     num_threads: None for every core that this process may run on.
     """
     scan.set_num_threads(num_threads or len(_usable_cores()))
+    keep_freed_memory()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -27,6 +30,21 @@ def choose_device(name: str, num_threads: int | None) -> torch.device:
         usable = ", ".join(kind for kind, is_there in there.items() if is_there)
         raise DeviceError(f"device={name} is not there; this machine and this build of torch offer {usable}")
     return torch.device(name)
+
+
+def keep_freed_memory() -> None:
+    """Has this process reuse the memory of large tensors rather than give it back and ask again, page by page.
+
+    A training step frees and allocates the same sizes over and over; by default glibc unmaps them each time, and
+    touching fresh pages then costs as much as computing on them. Elsewhere than on glibc nothing happens.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(mmap_threshold, 32 * 1024**2)  # the largest it takes
+        mallopt(trim_threshold, 1024**3)
 
 
 def _usable_cores() -> set[int]:

@@ -38,9 +38,9 @@ def arguments(description: str | None, **extra: Any) -> argparse.Namespace:
         else:
             parser.add_argument(option, type=type(default) if default is not None else str, default=default)
     chosen = parser.parse_args()
-    from minrnn.scan import set_num_threads
+    from agents.devices import choose_device
 
-    set_num_threads(chosen.threads)
+    choose_device("cpu", chosen.threads)  # as train_offline.py does
     return chosen
 
 

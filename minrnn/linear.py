@@ -20,7 +20,7 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if not _fits(x) or not prefers_onednn():
             return F.linear(x, self.weight, self.bias)
-        y: Tensor = _OneDNNLinear.apply(x.flatten(0, -2), self.weight, self.bias)
+        y: Tensor = _OneDNNLinear.apply(x.flatten(0, -2).contiguous(), self.weight, self.bias)
         return y.view(*x.shape[:-1], -1)
 
 
@@ -64,6 +64,7 @@ class _OneDNNLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_y):  # type: ignore[no-untyped-def]
         x, weight = ctx.saved_tensors
+        grad_y = grad_y.contiguous()  # strided, it would meet oneDNN's slowest code
         # A gradient that will be differentiated itself is made of operations that autograd knows.
         multiply: Any = torch.nn.functional.linear if torch.is_grad_enabled() else product
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad

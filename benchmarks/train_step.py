@@ -1,0 +1,141 @@
+"""One gradient step of the agent on every backbone, against public decision transformers and the matrix products alone.
+
+python benchmarks/train_step.py [--context-lengths 20 60 1000] [--dropout 0.1] [--threads 1]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from measuring import alternate, arguments, milliseconds, ratio, report
+from peers import ACTION_DIM, OBS_DIM, CORLShaped, HuggingFace
+from torch import Tensor, nn
+
+from agents.checkpoint import build_agent
+from agents.windows import Batch
+
+MIXER_KEYWORDS: dict[str, dict[str, Any]] = {
+    "min_gru": {"expansion": 1.5, "positive": False},
+    "min_lstm": {"expansion": 1.5, "positive": False},
+    "gru": {"expansion": 1.0},
+    "lstm": {"expansion": 1.0},
+    "attention": {"num_heads": 1, "rotary": True},
+    "public_min_gru": {"expansion": 1.5},
+}
+
+
+def main() -> None:
+    chosen = arguments(__doc__, context_lengths=[20, 60, 1000], num_steps=1280, hidden_size=128, dropout=0.0, rounds=10)
+    rows = [row for length in chosen.context_lengths for row in measure(length, chosen)]
+    note = (
+        f"{chosen.num_steps} environment steps, width {chosen.hidden_size}, 3 blocks, dropout {chosen.dropout}; "
+        "forward + backward + clipping + AdamW. "
+        "x: times of min_gru with one token a step, paired. matrix products: those of that min_gru alone, "
+        "by torch.mm and by oneDNN, which the agent uses on AMD."
+    )
+    report("train_step", rows, chosen, note=note)
+
+
+def measure(context_length: int, chosen: Any) -> list[dict[str, Any]]:
+    batch = random_batch(max(1, chosen.num_steps // context_length), context_length)
+    models: dict[str, Any] = {name: our_agent(name, "merged", chosen) for name in MIXER_KEYWORDS}
+    small = matching_width("gru", count(models["min_gru"]), chosen)
+    models[f"gru, as many parameters (width {small})"] = our_agent("gru", "merged", chosen, small)
+    if context_length <= 60:
+        models["min_gru, 3 tokens"] = our_agent("min_gru", "interleaved", chosen)
+        models["attention, 3 tokens"] = our_agent("attention", "interleaved", chosen)
+        for kind in (HuggingFace, CORLShaped):
+            models[f"{kind.__name__}, 3 tokens"] = kind(chosen.hidden_size, 3, chosen.dropout, context_length)
+    steps: dict[str, Callable[[], object]] = {name: training_step(model, batch) for name, model in models.items()}
+    steps |= matrix_products(models["min_gru"], batch)
+    times = alternate(steps, chosen.rounds)
+    return [
+        {
+            "context": context_length,
+            "model": name,
+            "parameters": count(models[name]) if name in models else "",
+            "ms a step": milliseconds(times, name),
+            "x": ratio(times, name, "min_gru"),
+        }
+        for name in steps
+    ]
+
+
+def our_agent(backbone: str, token_layout: str, chosen: Any, hidden_size: int | None = None) -> nn.Module:
+    torch.manual_seed(0)
+    stack = {"hidden_size": hidden_size or chosen.hidden_size, "num_layers": 3, "mlp_ratio": 4.0}
+    settings = {
+        "observation_mean": [0.0] * OBS_DIM,
+        "observation_std": [1.0] * OBS_DIM,
+        "return_scale": 1000.0,
+        "context_length": 20,
+        "token_layout": token_layout,
+        "condition_on_return": True,
+        "max_timesteps": None,
+        "acting_mode": "carried",
+    }
+    mixer = {"name": backbone, **stack, "dropout": chosen.dropout, "mixer": MIXER_KEYWORDS[backbone]}
+    actions = {"low": [-1.0] * ACTION_DIM, "high": [1.0] * ACTION_DIM}
+    return build_agent({"name": "decision_transformer", "backbone": mixer, "actions": actions, "settings": settings})
+
+
+def matching_width(backbone: str, num_parameters: int, chosen: Any) -> int:
+    """The width at which this backbone has about as many parameters."""
+    widths = range(chosen.hidden_size // 2, 2 * chosen.hidden_size, 4)
+    return min(widths, key=lambda width: abs(count(our_agent(backbone, "merged", chosen, width)) - num_parameters))
+
+
+def count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def random_batch(batch_size: int, context_length: int) -> Batch:
+    shape = (batch_size, context_length)
+    actions = torch.rand(*shape, ACTION_DIM) * 2 - 1
+    timesteps = torch.arange(context_length).expand(shape) % 1000
+    valid_mask = torch.ones(shape, dtype=torch.bool)
+    return Batch(torch.randn(*shape, OBS_DIM), actions, actions.roll(1, 1), torch.rand(shape), timesteps, valid_mask)
+
+
+def training_step(model: Any, batch: Batch) -> Callable[[], None]:
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def step() -> None:
+        found = model.loss(batch)
+        loss: Tensor = found[0] if isinstance(found, tuple) else found
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.25)
+        optimizer.step()
+
+    return step
+
+
+def matrix_products(model: nn.Module, batch: Batch) -> dict[str, Callable[[], None]]:
+    """The three products of each linear layer, and nothing else, by either library."""
+    from minrnn.linear import prefers_onednn, product
+
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    rows = batch.valid_mask.numel()
+    tensors = [(torch.randn(rows, m.in_features), m.weight.detach(), torch.randn(rows, m.out_features)) for m in layers]
+
+    def by_mm() -> None:
+        for x, weight, grad in tensors:
+            torch.mm(x, weight.t())
+            torch.mm(grad, weight)
+            torch.mm(grad.t(), x)
+
+    def by_onednn() -> None:
+        for x, weight, grad in tensors:
+            product(x, weight)
+            product(grad, weight.t())
+            product(grad.t(), x.t()) if weight.shape[0] < weight.shape[1] else product(x.t(), grad.t())
+
+    return {"matrix products (torch.mm)": by_mm} | ({"matrix products (oneDNN)": by_onednn} if prefers_onednn() else {})
+
+
+if __name__ == "__main__":
+    main()
