@@ -62,8 +62,14 @@ def judge(
     evaluation = evaluate(
         agent, task.make_environment, num_episodes=num_episodes, target_return=asked, seed=seed, num_envs=num_envs
     )
+    successes, reference = evaluation.successes, task.reference
+    if reference is None or reference["of"] == "return":
+        score = summarize(evaluation.returns, reference)
+    else:
+        score = summarize([] if successes is None else successes, reference)
     return {
-        "score": summarize(evaluation.returns, task.reference),
+        "score": score,
+        "success_rate": None if successes is None else float(successes.mean()),
         "returns": evaluation.returns.tolist(),
         "lengths": evaluation.lengths.tolist(),
         "protocol": {

@@ -67,13 +67,15 @@ def print_results(results: dict[str, Any], run_dir: Path, file: str = "results.j
     """The data's mean, 90th percentile and best return beside the agent's, and what the score rests on."""
     console = Console()
     task, protocol = results["provenance"], results["protocol"]
-    table = Table(title=f"{task['env_id']}, learnt from {task['dataset']['id']}")
+    table = Table(title=f"{task['env_id'] or 'no environment'}, learnt from {task['dataset']['id']}")
     for heading, justify in (("", "left"), ("return", "right"), ("score", "right"), ("95 % interval", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for heading, value in recorded_returns(task).items():
         table.add_row(heading, f"{value:.0f}", _score(value, task["reference"]), "")
     table.add_section()
     table.add_row(*_agent_row(results), style="bold")
+    if results["success_rate"] is not None:
+        table.add_row("agent, share of successes", f"{100 * results['success_rate']:.0f} %", "", "")
     console.print(table)
     asked = "declared before training" if protocol["target_declared_before_training"] else "asked for afterwards"
     console.print(
@@ -146,6 +148,6 @@ def _interval(score: dict[str, Any], between: str) -> str:
 
 
 def _score(value: float, reference: dict[str, Any] | None) -> str:
-    if reference is None:
+    if reference is None or reference["of"] != "return":
         return ""
     return f"{100 * (value - reference['min']) / (reference['max'] - reference['min']):.1f}"

@@ -83,7 +83,7 @@ def train(
                 if config["agent"]["acting_mode"] == "auto":
                     choose_acting_mode(learner.acting_agent, learner.sampler.episodes)
                 run.save(learner, step)
-            if is_due(step, settings["evaluate_every"]) and step < last_step:
+            if is_due(step, settings["evaluate_every"]) and step < last_step and task.env_id is not None:
                 results = judge(learner.acting_agent, task, **judging(config, "num_curve_episodes"))
                 log.write_score(step, results)
                 progress.say(step, results)
@@ -99,7 +99,8 @@ def load_task(config: dict[str, Any]) -> tuple[Task, Episodes]:
         for key in ("dataset", "env_id", "target_return")
     )
     episodes = load_episodes(dataset)
-    return describe_task(episodes, env_id=env_id, target_return=target_return), episodes
+    play = config["evaluate"]["num_episodes"] > 0
+    return describe_task(episodes, env_id=env_id, target_return=target_return, play=play), episodes
 
 
 def build_learner(config: dict[str, Any], task: Task, episodes: Episodes, device: torch.device) -> Learner:
@@ -115,7 +116,7 @@ def build_learner(config: dict[str, Any], task: Task, episodes: Episodes, device
     if settings["acting_mode"] == "auto":
         settings["acting_mode"] = "carried"  # until the first checkpoint, when it is measured
     settings |= observation_statistics(episodes)
-    settings["return_scale"] = config["task"]["return_scale"]
+    settings["return_scale"] = config["task"]["return_scale"] or float(abs(episodes.returns).max()) or 1.0
     settings["max_timesteps"] = task.max_episode_steps if timestep_embedding else None
     spec = {"name": name, "backbone": config["backbone"], "actions": task.actions, "settings": settings}
     torch.manual_seed(config["seed"])

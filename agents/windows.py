@@ -1,5 +1,6 @@
 """What is learnt from: windows of episodes, cut out of the flat store with a few gathers."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +69,7 @@ class WindowSampler:
 
 def returns_to_go(episodes: Episodes) -> np.ndarray:
     """The sum of the rewards from each step to the end of its episode, float32 [num_steps], summed in float64."""
-    total = np.concatenate([[0.0], np.cumsum(episodes.rewards, dtype=np.float64)])
-    until_end = np.repeat(total[episodes.offsets[1:]], episodes.lengths)
-    return (until_end - total[:-1]).astype(np.float32)
+    until_end = np.empty(episodes.num_steps, np.float32)
+    for begin, end in pairwise(episodes.offsets.tolist()):  # episode by episode: the data may be larger than memory
+        until_end[begin:end] = np.cumsum(episodes.rewards[begin:end][::-1], dtype=np.float64)[::-1]
+    return until_end

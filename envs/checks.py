@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from envs.episodes import Episode, Episodes
 
+ROWS_AT_ONCE = 1 << 16
+
 
 class DataError(ValueError):
     """A dataset that cannot be used. The message is meant for the user and needs no traceback."""
@@ -117,16 +119,22 @@ def _check_discrete_actions(episodes: Episodes) -> None:
 
 
 def _check_finite(name: str, array: NDArray[Any], offsets: NDArray[np.int64]) -> None:
-    finite = np.isfinite(array)
-    if finite.all():
-        return
-    bad_rows = np.flatnonzero(~finite.reshape(len(array), -1).all(axis=1))
-    row = int(bad_rows[0])
-    value = array[row][~finite[row]].flat[0]
-    raise DataError(
-        f"{name} has {value} at {_place(row, offsets)}; {bad_rows.size} such rows in all. It is never repaired "
-        "silently: correct the data, or leave those episodes out."
-    )
+    first_row, first_value, num_bad = -1, None, 0
+    for begin in range(0, len(array), ROWS_AT_ONCE):  # the array may be larger than memory
+        block = array[begin : begin + ROWS_AT_ONCE]
+        finite = np.isfinite(block)
+        if finite.all():
+            continue
+        bad_rows = np.flatnonzero(~finite.reshape(len(block), -1).all(axis=1))
+        num_bad += bad_rows.size
+        if first_row < 0:
+            row = int(bad_rows[0])
+            first_row, first_value = begin + row, block[row][~finite[row]].flat[0]
+    if num_bad:
+        raise DataError(
+            f"{name} has {first_value} at {_place(first_row, offsets)}; {num_bad} such rows in all. It is never "
+            "repaired silently: correct the data, or leave those episodes out."
+        )
 
 
 def _check_final_observations(episodes: Episodes) -> None:

@@ -2,82 +2,104 @@
 
 from __future__ import annotations
 
-import difflib
-import os
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.episodes import DataError, Episodes, Source
-from envs.hdf5 import open_hdf5, read_flags, read_matrix, read_vector, sha256_of_file
+from envs.d4rl_catalog import SUITES, D4RLFile, Suite, by_beginning, find_file, name_of_file
+from envs.episodes import Allocate, DataError, Episodes, Source, in_memory
+from envs.hdf5 import copy_rows, open_hdf5, read_flags, read_vector, row_blocks, sha256_of_file
 
-# D4RL recorded with gym's -v2 environments (Farama-Foundation/D4RL issue #116). -v4 is the same physics in today's
-# MuJoCo; -v5 is not for Walker2d (friction of the right foot 0.9 -> 1.9), nor for Ant's observations.
-RECORDED_IN = {"halfcheetah": "HalfCheetah-v4", "hopper": "Hopper-v4", "walker2d": "Walker2d-v4", "ant": "Ant-v4"}
-KINDS = ("random", "medium", "expert", "medium-replay", "full-replay", "medium-expert")
-D4RL_NAMES = tuple(f"{name}-{kind}-{version}" for name in RECORDED_IN for kind in KINDS for version in ("v2", "v1"))
-MAX_EPISODE_STEPS = 1000  # of those four environments, in every version
-URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_{version}/{file_name}"  # d4rl/infos.py
-
-FILE_STEM = rf"({'|'.join(RECORDED_IN)})_(.+-v[12]|random|medium|expert|mixed|medium_expert)"  # v0's have no version
 REQUIRED_KEYS = ("observations", "actions", "rewards", "terminals")
 ANT_COLUMNS, ANT_CONTACT_COLUMNS = 27, 84  # position and velocity; external contact forces
+CUT_SHORT_WORTH_SAYING = 0.01  # share of the episodes
 
 
-def read_d4rl(path: str | Path) -> Episodes:
+class Origin(NamedTuple):
+    """What a file's name and attributes say of it; None where they say nothing."""
+
+    dataset_id: str
+    suite: Suite | None
+    known: D4RLFile | None
+    env_id: str | None
+    max_episode_steps: int | None
+
+
+class Cut(NamedTuple):
+    """Which rows are kept, and the episodes they form."""
+
+    kept: NDArray[np.bool_]  # [rows of the file]
+    ends: NDArray[np.int64]  # [E] the last row of each episode, in the file
+    terminated: NDArray[np.bool_]  # [E]
+    truncated: NDArray[np.bool_]  # [E]
+
+
+def read_d4rl(path: str | Path, allocate: Allocate = in_memory) -> Episodes:
     """The whole episodes of an HDF5 file in D4RL's layout, D4RL's own or not; floats are cast to float32.
 
     The environment is the file's attribute `env_id`, else what a D4RL file name implies. Where terminals and timeouts
-    are both set the episode is truncated: D4RL sets timeouts at the time limit, whatever else was true there.
-    Whatever was repaired or left out is in source.notes. Raises DataError.
+    are both set, or an episode ends just at its time limit, it is truncated: that is what D4RL's generator means.
+    Whatever was repaired or left out is in source.notes. allocate makes the arrays. Raises DataError.
     """
     path = Path(path).expanduser()
     notes: list[str] = []
     with open_hdf5(path) as file:
         _check_layout(file, path)
-        env_id = _find_env_id(file, path, notes)
-        terminals, timeouts = _read_ends(file, env_id, notes)
-        ends = _find_ends(terminals | timeouts, path, notes)
-        kept = slice(0, int(ends[-1]) + 1)
-        observations = read_matrix(file, "observations")[kept]
-        finals = read_matrix(file, "next_observations")[ends] if "next_observations" in file else None
-        if env_id is None or env_id.startswith("Ant-"):
-            observations, finals = _drop_ant_contact_forces(observations, finals, notes)
+        origin = _find_origin(file, path, notes)
+        cut = _cut_into_episodes(file, origin, notes)
+        columns = _observation_columns(file, origin, notes)
+        kept, num_steps = cut.kept, int(cut.kept.sum())
+        observations = allocate("observations", (num_steps, columns), np.float32)
+        copy_rows(file, "observations", kept, observations)
+        offsets = np.concatenate([[0], np.cumsum(kept)[cut.ends]]).astype(np.int64)
         return Episodes(
             observations=observations,
-            actions=_read_actions(file)[kept],
+            actions=_read_actions(file, kept, num_steps, allocate),
             rewards=read_vector(file, "rewards")[kept],
-            offsets=np.concatenate([[0], ends + 1]).astype(np.int64),
-            terminated=terminals[ends],
-            truncated=timeouts[ends],
-            final_observations=finals,
-            source=Source(_name_dataset(path), sha256_of_file(path), env_id, notes=tuple(notes)),
+            offsets=offsets,
+            terminated=cut.terminated,
+            truncated=cut.truncated,
+            final_observations=_read_final_observations(file, cut.ends, columns),
+            source=_describe_source(file, origin, path, notes),
         )
 
 
-def find_d4rl(name: str) -> Path:
-    """Where the file of a D4RL name such as hopper-medium-replay-v2 lies on this machine.
+def read_medium_expert(name: str, medium: Path, expert: Path) -> Episodes:
+    """A medium-expert set where only its halves are had: D4RL's is the one after the other."""
+    one, other = read_d4rl(medium), read_d4rl(expert)
+    if one.observations.shape[1:] != other.observations.shape[1:] or one.actions.shape[1:] != other.actions.shape[1:]:
+        raise DataError(f"{name}: {medium} and {expert} differ in the shape of observations or actions")
+    finals = [half.final_observations for half in (one, other)]
+    notes = (*one.source.notes, f"made of {medium.name} and {expert.name}, one after the other")
+    return Episodes(
+        observations=np.concatenate([one.observations, other.observations]),
+        actions=np.concatenate([one.actions, other.actions]),
+        rewards=np.concatenate([one.rewards, other.rewards]),
+        offsets=np.concatenate([one.offsets, one.offsets[-1] + other.offsets[1:]]),
+        terminated=np.concatenate([one.terminated, other.terminated]),
+        truncated=np.concatenate([one.truncated, other.truncated]),
+        final_observations=None if any(part is None for part in finals) else np.concatenate(finals),  # type: ignore[arg-type]
+        source=replace(
+            one.source, dataset_id=name, sha256=f"{one.source.sha256}+{other.source.sha256}", notes=tuple(notes)
+        ),
+    )
 
-    Looks in $D4RL_DATASET_DIR, else ~/.d4rl/datasets, as D4RL itself does. Raises DataError saying where it looked.
+
+def halves_of(name: str) -> tuple[D4RLFile, D4RLFile] | None:
+    """The medium and the expert set that a medium-expert set consists of; None for every other name.
+
+    Not for hopper-medium-expert-v0, which is of expert and replay data (Farama-Foundation/D4RL issue #19).
     """
-    if name not in D4RL_NAMES:
-        near = difflib.get_close_matches(name, D4RL_NAMES, n=3)
-        raise DataError(
-            f"{name!r} is no D4RL name known here; expected one such as hopper-medium-replay-v2."
-            + (f" Did you mean {' or '.join(near)}?" if near else "")
-        )
-    stem, version = name.rsplit("-", 1)
-    file_name = f"{stem.replace('-', '_')}-{version}.hdf5"
-    folder = Path(os.environ.get("D4RL_DATASET_DIR") or "~/.d4rl/datasets").expanduser()
-    if not (folder / file_name).is_file():
-        raise DataError(
-            f"{name} is not on this machine: looked for {folder / file_name}. Download it there from "
-            f"{URL.format(version=version, file_name=file_name)}, or set D4RL_DATASET_DIR to the folder that holds it."
-        )
-    return folder / file_name
+    match = re.fullmatch(r"(\w+)-medium-expert-(v\d)", name)
+    if match is None or name == "hopper-medium-expert-v0":
+        return None
+    return find_file(f"{match[1]}-medium-{match[2]}"), find_file(f"{match[1]}-expert-{match[2]}")
 
 
 def _check_layout(file: h5py.File, path: Path) -> None:
@@ -97,43 +119,58 @@ def _check_layout(file: h5py.File, path: Path) -> None:
     rows = {key: len(file[key]) if file[key].ndim else 0 for key in keys}
     if len(set(rows.values())) > 1 or not all(rows.values()):
         raise DataError(f"{path}: expected as many rows in every column and at least one, got {rows}")
+    for key in set(keys) & {"observations", "next_observations"}:
+        if file[key].ndim != 2:
+            raise DataError(f"{path}: expected {key} of shape [num_steps, width], got {file[key].shape}")
 
 
-def _find_env_id(file: h5py.File, path: Path, notes: list[str]) -> str | None:
-    env_id = file.attrs.get("env_id")
-    if isinstance(env_id, str):
-        return env_id
-    match = re.fullmatch(FILE_STEM, path.stem)
-    if match is None:
-        return None
-    notes.append(f"{RECORDED_IN[match[1]]}, the physics D4RL recorded in, was taken from the file's name")
-    return RECORDED_IN[match[1]]
+def _find_origin(file: h5py.File, path: Path, notes: list[str]) -> Origin:
+    name, said = name_of_file(path), file.attrs.get("env_id")
+    known = None if name is None else find_file(name)
+    suite = None if known is None else known.suite
+    env_id = (
+        said if isinstance(said, str) else by_beginning(suite.environments, known.name) if known and suite else None
+    )
+    if env_id is not None and env_id != said:
+        notes.append(f"{env_id}, the physics D4RL recorded in, was taken from the file's name")
+        if suite is not None and suite.note:
+            notes[-1] = f"{env_id} was taken from the file's name; {suite.note}"
+    if known is not None and suite is not None:
+        limit = by_beginning(suite.max_episode_steps, known.name)
+    else:
+        limit = _usual_time_limit(env_id)
+    return Origin(name or path.stem, suite, known, env_id, limit)
 
 
-def _name_dataset(path: Path) -> str:
-    """D4RL's name for one of its files, else the file's own without its ending."""
-    name = path.stem.replace("_", "-")
-    return name if name in D4RL_NAMES else path.stem
+def _usual_time_limit(env_id: str | None) -> int | None:
+    families = [env.split("-")[0] for env in SUITES[0].environments.values()]
+    return SUITES[0].max_episode_steps[""] if env_id and env_id.split("-")[0] in families else None
 
 
-def _read_actions(file: h5py.File) -> NDArray[np.float32] | NDArray[np.int64]:
-    """[num_steps, action_dim] float32, or [num_steps] int64 where the file holds one whole number a step."""
-    actions = file["actions"]
-    if actions.dtype.kind not in "iu":
-        return read_matrix(file, "actions")
-    if actions.size != len(actions):
-        raise DataError(f"{file.filename}: expected one whole number a step in actions, got shape {actions.shape}")
-    return np.asarray(actions.astype(np.int64)[()]).reshape(-1)
-
-
-def _read_ends(file: h5py.File, env_id: str | None, notes: list[str]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """terminals and timeouts as [num_steps] bool, never both set."""
+def _cut_into_episodes(file: h5py.File, origin: Origin, notes: list[str]) -> Cut:
     terminals = read_flags(file, "terminals")
+    if origin.suite is not None and origin.suite.name == "antmaze" and "timeouts" in file:
+        return _cut_at_goals(terminals, read_flags(file, "timeouts"), file.filename, notes)
+    terminals, timeouts = _read_ends(file, terminals, origin, notes)
+    ends = _find_ends(terminals | timeouts, file.filename, notes)
+    if origin.max_episode_steps is not None:
+        _turn_limits_into_timeouts(terminals, timeouts, ends, origin.max_episode_steps, notes)
+    kept = np.arange(len(terminals)) <= ends[-1]
+    return Cut(kept, ends, terminals[ends], timeouts[ends])
+
+
+def _read_ends(
+    file: h5py.File, terminals: NDArray[np.bool_], origin: Origin, notes: list[str]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """terminals and timeouts as [num_steps] bool, never both set."""
     if "timeouts" in file:
         timeouts = read_flags(file, "timeouts")
-    elif env_id is not None and env_id.split("-")[0].lower() in RECORDED_IN:
-        timeouts = mark_time_limits(terminals, MAX_EPISODE_STEPS)
-        notes.append(f"the file has no timeouts: episodes were cut at {env_id}'s limit of {MAX_EPISODE_STEPS} steps")
+    elif origin.max_episode_steps is not None:
+        timeouts = mark_time_limits(terminals, origin.max_episode_steps)
+        notes.append(
+            f"the file has no timeouts: episodes were cut at {origin.env_id or origin.dataset_id}'s limit of "
+            f"{origin.max_episode_steps} steps"
+        )
     else:
         timeouts = np.zeros_like(terminals)
         notes.append("the file has no timeouts: only terminals end an episode")
@@ -152,7 +189,7 @@ def mark_time_limits(terminals: NDArray[np.bool_], max_episode_steps: int) -> ND
     return timeouts & ~terminals
 
 
-def _find_ends(flags: NDArray[np.bool_], path: Path, notes: list[str]) -> NDArray[np.int64]:
+def _find_ends(flags: NDArray[np.bool_], path: str, notes: list[str]) -> NDArray[np.int64]:
     """The last row of each episode; rows after the last flag are an episode that was cut, as in most D4RL files."""
     ends = np.flatnonzero(flags)
     if not ends.size:
@@ -164,17 +201,114 @@ def _find_ends(flags: NDArray[np.bool_], path: Path, notes: list[str]) -> NDArra
     return ends
 
 
-def _drop_ant_contact_forces(
-    observations: NDArray[np.float32], finals: NDArray[np.float32] | None, notes: list[str]
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """D4RL's ant recorded 84 contact forces that mujoco-py left at zero; Ant-v4 gives the other 27 columns."""
-    if observations.shape[1] != ANT_COLUMNS + ANT_CONTACT_COLUMNS:
-        return observations, finals
-    if observations[:, ANT_COLUMNS:].any():
+def _turn_limits_into_timeouts(
+    terminals: NDArray[np.bool_], timeouts: NDArray[np.bool_], ends: NDArray[np.int64], limit: int, notes: list[str]
+) -> None:
+    """Corrects both flags in place, and says how many episodes the recording cut before their time."""
+    lengths = np.diff(ends, prepend=-1)
+    at_limit = ends[(lengths == limit) & terminals[ends]]
+    if at_limit.size:
+        terminals[at_limit], timeouts[at_limit] = False, True
+        notes.append(f"{at_limit.size} terminals at the time limit of {limit} steps are taken as timeouts")
+    short = int((timeouts[ends] & (lengths < limit)).sum())
+    if short > CUT_SHORT_WORTH_SAYING * len(ends):  # replay buffers: D4RL issue #162
+        notes.append(
+            f"{short} of {len(ends)} episodes were cut before the time limit of {limit} steps without having failed: "
+            "their returns are lower than those of whole episodes"
+        )
+
+
+def _cut_at_goals(terminals: NDArray[np.bool_], timeouts: NDArray[np.bool_], path: str, notes: list[str]) -> Cut:
+    """AntMaze: an episode ends when the goal is first reached; D4RL flags every step near it (D4RL issue #199)."""
+    last = _find_ends(timeouts, path, notes)
+    first = np.concatenate([[0], last[:-1] + 1])
+    ends = last.copy()
+    goals = np.flatnonzero(terminals)
+    place = np.searchsorted(goals, first)
+    found = place < len(goals)
+    reached = np.zeros(len(last), np.bool_)
+    reached[found] = goals[place[found]] <= last[found]
+    ends[reached] = goals[place[reached]]
+    change = np.zeros(len(terminals) + 1, np.int8)
+    change[first] += 1
+    change[ends + 1] -= 1
+    kept = np.cumsum(change[:-1]).astype(np.bool_)
+    if left_out := int(last[-1]) + 1 - int(kept.sum()):
+        notes.append(f"left out {left_out} steps recorded after the goal had been reached: a return is 0 or 1")
+    return Cut(kept, ends, reached, ~reached)
+
+
+def _observation_columns(file: h5py.File, origin: Origin, notes: list[str]) -> int:
+    """How many columns of an observation are kept.
+
+    D4RL's ant recorded 84 contact forces that mujoco-py left at zero; Ant-v4 gives the other 27 columns.
+    """
+    width = int(file["observations"].shape[1])
+    is_ant = origin.env_id is None or origin.env_id.startswith("Ant-")
+    if not is_ant or width != ANT_COLUMNS + ANT_CONTACT_COLUMNS:
+        return width
+    if any(block[:, ANT_COLUMNS:].any() for _, block in row_blocks(file["observations"])):
         raise DataError(
             f"the last {ANT_CONTACT_COLUMNS} of 111 observation columns hold contact forces, which Ant-v4 does not "
             f"give by default (D4RL's are zero). Write a file with the first {ANT_COLUMNS} columns."
         )
     notes.append(f"kept the first {ANT_COLUMNS} of 111 observation columns: the contact forces are zero throughout")
-    finals = None if finals is None else np.ascontiguousarray(finals[:, :ANT_COLUMNS])
-    return np.ascontiguousarray(observations[:, :ANT_COLUMNS]), finals
+    return ANT_COLUMNS
+
+
+def _read_actions(
+    file: h5py.File, kept: NDArray[np.bool_], num_steps: int, allocate: Allocate
+) -> NDArray[np.float32] | NDArray[np.int64]:
+    """[num_steps, action_dim] float32, or [num_steps] int64 where the file holds one whole number a step."""
+    recorded = file["actions"]
+    if recorded.dtype.kind in "iu":
+        if recorded.size != len(recorded):
+            raise DataError(f"{file.filename}: expected one whole number a step in actions, got shape {recorded.shape}")
+        return np.asarray(recorded.astype(np.int64)[()]).reshape(-1)[kept]
+    if recorded.ndim != 2:
+        raise DataError(f"{file.filename}: expected actions of shape [num_steps, width], got {recorded.shape}")
+    actions = allocate("actions", (num_steps, recorded.shape[1]), np.float32)
+    copy_rows(file, "actions", kept, actions)
+    return actions
+
+
+def _read_final_observations(file: h5py.File, ends: NDArray[np.int64], columns: int) -> NDArray[np.float32] | None:
+    """What followed each episode's last action, [E, columns]; None where the file does not hold it."""
+    if "next_observations" not in file:
+        return None
+    finals = np.empty((len(ends), min(columns, file["next_observations"].shape[1])), np.float32)
+    for first, block in row_blocks(file["next_observations"]):
+        here = (ends >= first) & (ends < first + len(block))
+        finals[here] = block[ends[here] - first, :columns]
+    return finals
+
+
+def _describe_source(file: h5py.File, origin: Origin, path: Path, notes: list[str]) -> Source:
+    low, high = file.attrs.get("random_return"), file.attrs.get("expert_return")
+    reference = (float(low), float(high)) if low is not None and high is not None and low < high else None
+    actions = None
+    if origin.suite is not None and origin.suite.bounded and file["actions"].ndim == 2:
+        width = file["actions"].shape[1]
+        actions = {"low": [-1.0] * width, "high": [1.0] * width}
+    return Source(
+        dataset_id=origin.dataset_id,
+        sha256=sha256_of_file(path),
+        env_id=origin.env_id,
+        env_kwargs=_read_env_kwargs(file),
+        reference=reference,
+        reference_source=f"attributes of {path.name}" if reference else None,
+        actions=actions,
+        why_no_env=origin.suite.why_none if origin.suite is not None else None,
+        notes=tuple(notes),
+    )
+
+
+def _read_env_kwargs(file: h5py.File) -> dict[str, Any]:
+    said = file.attrs.get("env_kwargs", "{}")
+    try:
+        kwargs = json.loads(said)
+    except (TypeError, ValueError):
+        kwargs = None
+    if not isinstance(kwargs, dict):
+        raise DataError(f"{file.filename}: expected a JSON object in the attribute env_kwargs, got {said!r}")
+    return kwargs

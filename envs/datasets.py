@@ -6,8 +6,12 @@ import difflib
 import re
 from pathlib import Path
 
-from envs.d4rl import D4RL_NAMES, find_d4rl, read_d4rl
+from envs.d4rl import halves_of, read_d4rl, read_medium_expert
+from envs.d4rl_catalog import D4RLFile, d4rl_files, d4rl_folder, find_file
+from envs.download import fetch
 from envs.episodes import DataError, Episodes
+from envs.hdf5 import check_is_hdf5, sha256_of_file
+from envs.store import open_stored
 
 EMBEDDED = Path(__file__).parent / "data"
 
@@ -15,25 +19,61 @@ EMBEDDED = Path(__file__).parent / "data"
 def load_episodes(dataset: str) -> Episodes:
     """The episodes of the first of these that dataset is.
 
-    An embedded set (hopper_demo); a file in D4RL's layout; a D4RL name (hopper-medium-v2, d4rl:hopper-medium-v2); a
-    Minari id (mujoco/hopper/medium-v0, minari:mujoco/hopper/medium-v0). Raises DataError.
+    An embedded set (hopper_demo); a file in D4RL's layout; a D4RL name (hopper-medium-v2, d4rl:hopper-medium-v2),
+    downloaded if need be; a Minari id (mujoco/hopper/medium-v0, minari:mujoco/hopper/medium-v0). What is not embedded
+    is converted once and opened from the cache from then on. Raises DataError.
     """
     path = Path(dataset).expanduser()
     if dataset in embedded_names():
         return read_d4rl(EMBEDDED / f"{dataset}.hdf5")
     if path.is_file():
-        return read_d4rl(path)
-    if dataset.startswith("d4rl:") or dataset in D4RL_NAMES:
-        return read_d4rl(find_d4rl(dataset.removeprefix("d4rl:")))
+        return _open_file(path)
+    if dataset.startswith("d4rl:") or dataset in d4rl_files():
+        return _open_d4rl(find_file(dataset.removeprefix("d4rl:")))
     if dataset.startswith("minari:") or re.fullmatch(r"[-\w]+(/[-\w]+)+-v\d+", dataset):
-        from envs.minari import read_minari  # its errors tell what Minari knows; nobody else pays for its import
+        from envs.minari import open_minari  # its errors tell what Minari knows; nobody else pays for its import
 
-        return read_minari(dataset.removeprefix("minari:"))
-    near = difflib.get_close_matches(dataset, [*embedded_names(), *D4RL_NAMES, *_files_beside(path)], n=3)
+        return open_minari(dataset.removeprefix("minari:"))
+    near = difflib.get_close_matches(dataset, [*embedded_names(), *d4rl_files(), *_files_beside(path)], n=3)
     raise DataError(
         f"dataset must be an embedded set ({', '.join(embedded_names())}), an HDF5 file in D4RL's layout, a D4RL name "
         f"(hopper-medium-v2) or a Minari id (mujoco/hopper/medium-v0); got {dataset!r}, which is none of these."
         + (f" Did you mean {' or '.join(map(repr, near))}?" if near else "")
+    )
+
+
+def _open_file(path: Path) -> Episodes:
+    check_is_hdf5(path)
+    return open_stored(str(path.name), sha256_of_file(path), lambda allocate: read_d4rl(path, allocate))
+
+
+def _open_d4rl(file: D4RLFile) -> Episodes:
+    """D4RL's own file, from its folder or its host; medium-expert also from its two halves, if those are here."""
+    folder = d4rl_folder()
+    halves = halves_of(file.name)
+    if halves and not (folder / file.file_name).is_file():
+        medium, expert = (folder / half.file_name for half in halves)
+        if medium.is_file() and expert.is_file():
+            for half in halves:
+                _check_published(folder / half.file_name, half)
+            return read_medium_expert(file.name, medium, expert)
+    path = fetch(file, folder)
+    _check_published(path, file)
+    return _open_file(path)
+
+
+def _check_published(path: Path, file: D4RLFile) -> None:
+    """Raises DataError unless the file is the one D4RL published, as far as that is known."""
+    num_bytes = path.stat().st_size
+    if file.num_bytes is not None and num_bytes != file.num_bytes:
+        problem = f"has {num_bytes:,} bytes where {file.num_bytes:,} were published"
+    elif file.sha256 is not None and sha256_of_file(path) != file.sha256:
+        problem = "does not have the published sha256"
+    else:
+        return
+    raise DataError(
+        f"{path} {problem}: it is not {file.name}, or was cut short. Delete it to download it again, or give its path "
+        "as the dataset to use it as it is."
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import re
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,13 @@ USUAL_ENVIRONMENTS = {
 }
 
 
+# Beginning of an environment's id -> the package that registers it, and the extra that brings the package
+PACKAGES = {
+    r"(AntMaze|PointMaze)_|AdroitHand|FrankaKitchen|Fetch|HandReach|HandManipulate": ("gymnasium_robotics", "robotics"),
+    r"MiniGrid-|BabyAI-": ("minigrid", "minigrid"),
+}
+
+
 class TaskError(ValueError):
     """A task that cannot be played: no such environment, or one that does not fit the data. Meant for the user."""
 
@@ -28,11 +37,13 @@ class TaskError(ValueError):
 
 
 def make_environment(env_id: str, env_kwargs: dict[str, Any] | None = None) -> gymnasium.Env[Any, Any]:
-    """The environment, its observations flattened to a vector. Raises TaskError if there is none or it cannot start."""
-    import gymnasium
-    from gymnasium.spaces import Box
-    from gymnasium.wrappers import FlattenObservation
+    """The environment, its observations flattened to a vector. Raises TaskError if there is none or it cannot start.
 
+    Parts of an observation that are no numbers (MiniGrid's mission) are left out.
+    """
+    import gymnasium
+
+    _register(env_id)
     _check_env_id(env_id)
     try:
         with warnings.catch_warnings():  # -v4 is what D4RL's data needs, out of date or not
@@ -41,9 +52,51 @@ def make_environment(env_id: str, env_kwargs: dict[str, Any] | None = None) -> g
     except Exception as error:  # an environment's constructor may raise anything
         raise TaskError(
             f"{env_id} cannot be made ({type(error).__name__}: {error}); keywords: {env_kwargs or {}}"
+            + _known_cure(env_id)
         ) from error
-    is_vector = isinstance(env.observation_space, Box) and len(env.observation_space.shape) == 1
-    return env if is_vector else FlattenObservation(env)
+    return _with_vector_observations(env)
+
+
+def _register(env_id: str) -> None:
+    """Imports the package that knows env_id, if it is one of those in PACKAGES. Raises TaskError naming its extra."""
+    import gymnasium
+
+    for pattern, (package, extra) in PACKAGES.items():
+        if re.match(pattern, env_id) and env_id not in gymnasium.registry:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # what other people's packages warn about is not the user's doing
+                    gymnasium.register_envs(importlib.import_module(package))
+            except ImportError as error:
+                raise TaskError(f'{env_id} needs {package} ({error}): pip install "minrnn-rl[{extra}]"') from None
+
+
+def _known_cure(env_id: str) -> str:
+    if env_id.startswith(("FrankaKitchen", "Fetch")) and version("mujoco") > "3.5.0":
+        return (
+            f". gymnasium-robotics' {env_id} works with mujoco==3.5.0; {version('mujoco')} is installed. "
+            "evaluate.num_episodes=0 trains without playing"
+        )
+    return ""
+
+
+def _with_vector_observations(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    from gymnasium.spaces import Box, Dict
+    from gymnasium.wrappers import FilterObservation, FlattenObservation
+
+    space = env.observation_space
+    if isinstance(space, Box) and len(space.shape) == 1:
+        return env
+    if isinstance(space, Dict) and (numeric := [key for key in space.spaces if is_numeric(space[key])]) != [*space]:
+        env = FilterObservation(env, numeric)
+    return FlattenObservation(env)
+
+
+def is_numeric(space: Any) -> bool:
+    """Whether values of this space are numbers, and so can be part of a vector; text is not."""
+    from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+
+    return isinstance(space, Box | Dict | Discrete | MultiBinary | MultiDiscrete | Tuple)
 
 
 def _check_env_id(env_id: str) -> None:

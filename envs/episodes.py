@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from envs.checks import DataError, check_episode_shapes, check_flat_arrays
 
-__all__ = ["DataError", "Episode", "Episodes", "Source"]
+__all__ = ["Allocate", "DataError", "Episode", "Episodes", "Source", "in_memory"]
+
+
+class Allocate(Protocol):
+    """Makes the array for a field of Episodes: in memory, or in a file that is larger."""
+
+    def __call__(self, field: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]: ...
+
+
+def in_memory(field: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+    return np.empty(shape, dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +61,8 @@ class Source:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     reference: tuple[float, float] | None = None
     reference_source: str | None = None
+    actions: dict[str, Any] | None = None
+    why_no_env: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -141,9 +154,10 @@ class Episodes:
     @cached_property
     def returns(self) -> NDArray[np.float64]:
         """Undiscounted sum of each episode's rewards, [E], summed in float64."""
-        episode_of_row = np.repeat(np.arange(len(self)), self.lengths)
-        sums = np.bincount(episode_of_row, weights=self.rewards, minlength=len(self))
-        return sums.astype(np.float64, copy=False)
+        total = np.zeros(len(self))
+        for index, (begin, end) in enumerate(pairwise(self.offsets.tolist())):
+            total[index] = self.rewards[begin:end].sum(dtype=np.float64)
+        return total
 
     def select(self, indices: ArrayLike) -> Episodes:
         """A new store of these episodes, in the given order; indices as numpy takes them (a bool mask too)."""

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from envs.checks import DataError
 
+ROWS_AT_ONCE = 1 << 16
+
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
@@ -77,11 +79,21 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_matrix(file: h5py.File, key: str) -> NDArray[np.float32]:
-    """[num_steps, width] float32, whatever the precision in the file."""
-    if file[key].ndim != 2:
-        raise DataError(f"{file.filename}: expected {key} of shape [num_steps, width], got {file[key].shape}")
-    return np.asarray(file[key].astype(np.float32)[()])
+def row_blocks(dataset: h5py.Dataset) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """(first row, rows as float32 [rows, width]) of a matrix, block after block: it may be larger than memory."""
+    as_float32 = dataset.astype(np.float32)
+    for first in range(0, len(dataset), ROWS_AT_ONCE):
+        yield first, np.asarray(as_float32[first : first + ROWS_AT_ONCE])
+
+
+def copy_rows(file: h5py.File, key: str, kept: NDArray[np.bool_], out: NDArray[np.float32]) -> None:
+    """Fills out [rows kept, columns] with the kept rows' first columns, whatever the precision in the file."""
+    filled = 0
+    for first, block in row_blocks(file[key]):
+        mask = kept[first : first + len(block)]
+        rows = block if mask.all() else block[mask]
+        out[filled : filled + len(rows)] = rows[:, : out.shape[1]]
+        filled += len(rows)
 
 
 def read_vector(file: h5py.File, key: str) -> NDArray[np.float32]:

@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.environments import is_numeric
 from envs.episodes import DataError, Episode, Episodes, Source
 from envs.hdf5 import open_hdf5, sha256_of_file
+from envs.store import open_stored
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Space
     from minari import EpisodeData, MinariDataset
+
+
+def open_minari(dataset_id: str) -> Episodes:
+    """The episodes of a Minari dataset, converted once. Raises DataError."""
+    dataset = _open(dataset_id)
+    digest = sha256_of_folder(Path(dataset.spec.data_path))
+    return open_stored(dataset_id, digest, lambda _: read_minari(dataset_id))
 
 
 def read_minari(dataset_id: str) -> Episodes:
@@ -29,7 +38,7 @@ def read_minari(dataset_id: str) -> Episodes:
     """
     dataset = _open(dataset_id)
     notes: list[str] = []
-    num_actions = _check_action_space(dataset.action_space, dataset_id)
+    num_actions = check_action_space(dataset.action_space, dataset_id)
     check_observation_space(dataset.observation_space, dataset_id)
     # one pass, an episode at a time: Minari has no faster way, about 3 ms each
     episodes = [_read_episode(data, dataset) for data in dataset.iterate_episodes() if len(data)]
@@ -113,7 +122,7 @@ def _settle_ends(episodes: list[Episode], notes: list[str]) -> list[Episode]:
     return [replace(episode, truncated=not episode.terminated) for episode in episodes]
 
 
-def _check_action_space(space: Space[Any], dataset_id: str) -> int | None:
+def check_action_space(space: Space[Any], dataset_id: str) -> int | None:
     """How many discrete actions there are; None if actions are continuous."""
     from gymnasium.spaces import Box, Discrete
 
@@ -125,32 +134,47 @@ def _check_action_space(space: Space[Any], dataset_id: str) -> int | None:
 
 
 def check_observation_space(space: Space[Any], dataset_id: str) -> None:
-    """Raises DataError unless the space is made of vectors: Box and Discrete, in Dict and Tuple."""
-    from gymnasium.spaces import Box, Dict, Discrete, Tuple
+    """Raises DataError unless the space is made of vectors. Text beside numbers is left out, as `environments` does."""
+    from gymnasium.spaces import Box, Dict, Tuple
 
     if isinstance(space, Dict | Tuple):
-        for part in space.spaces.values() if isinstance(space, Dict) else space.spaces:
+        parts = _numeric_parts(space)
+        if not parts:
+            raise DataError(f"{dataset_id}: expected observations with numbers in them, got {space}")
+        for _, part in parts:
             check_observation_space(part, dataset_id)
-    elif isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) > 1:
+    elif isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) > 1 and min(space.shape[:2]) >= 32:
         raise DataError(f"{dataset_id}: expected observations that are vectors, got images of shape {space.shape}")
-    elif not isinstance(space, Box | Discrete):
-        raise DataError(f"{dataset_id}: expected observations of Box and Discrete parts, got {space}")
+    elif not is_numeric(space):
+        raise DataError(f"{dataset_id}: expected observations of numbers, got {space}")
+
+
+def _numeric_parts(space: Space[Any]) -> list[tuple[Any, Space[Any]]]:
+    """(key, part) of a Dict or Tuple, in its order."""
+    from gymnasium.spaces import Dict
+
+    parts: Any = space.spaces.items() if isinstance(space, Dict) else enumerate(space.spaces)  # type: ignore[attr-defined]
+    return [(key, part) for key, part in parts if is_numeric(part)]
 
 
 def flatten_over_time(space: Space[Any], values: Any) -> NDArray[Any]:
     """[time, width]: every row as gymnasium.spaces.flatten gives it, all rows at once."""
-    from gymnasium.spaces import Dict, Discrete, Tuple
+    from gymnasium.spaces import Dict, Discrete, MultiDiscrete, Tuple
 
-    if isinstance(space, Dict):
-        return np.concatenate([flatten_over_time(part, values[key]) for key, part in space.spaces.items()], axis=1)
-    if isinstance(space, Tuple):
-        parts = zip(space.spaces, values, strict=True)
-        return np.concatenate([flatten_over_time(part, value) for part, value in parts], axis=1)
+    if isinstance(space, Dict | Tuple):
+        parts = [flatten_over_time(part, values[key]) for key, part in _numeric_parts(space)]
+        return np.concatenate(parts, axis=1)
     if isinstance(space, Discrete):
-        indices = np.asarray(values).reshape(-1) - int(space.start)
-        one_hot: NDArray[np.float32] = np.eye(int(space.n), dtype=np.float32)[indices]
-        return one_hot
+        return _one_hot(np.asarray(values).reshape(-1) - int(space.start), int(space.n))
+    if isinstance(space, MultiDiscrete):
+        columns = (np.asarray(values) - space.start).reshape(len(values), -1).T
+        return np.concatenate([_one_hot(c, int(n)) for c, n in zip(columns, space.nvec.flat, strict=True)], axis=1)
     return np.asarray(values).reshape(len(values), -1)
+
+
+def _one_hot(indices: NDArray[Any], num_values: int) -> NDArray[np.float32]:
+    encoded: NDArray[np.float32] = np.eye(num_values, dtype=np.float32)[indices]
+    return encoded
 
 
 def _describe_source(dataset: MinariDataset, notes: list[str]) -> Source:
@@ -170,7 +194,19 @@ def _describe_source(dataset: MinariDataset, notes: list[str]) -> Source:
         env_kwargs=_find_env_kwargs(spec) if spec else {},
         reference=reference,
         reference_source=f"metadata of {dataset.spec.dataset_id}" if reference else None,
+        actions=_describe_bounds(dataset.action_space),
         notes=tuple(notes),
+    )
+
+
+def _describe_bounds(space: Space[Any]) -> dict[str, Any]:
+    from gymnasium.spaces import Discrete
+
+    if isinstance(space, Discrete):
+        return {"num_actions": int(space.n)}
+    bounds = (np.ravel(bound).tolist() for bound in (space.low, space.high))  # type: ignore[attr-defined]
+    return dict(
+        zip(("low", "high"), ([b if math.isfinite(b) else None for b in bound] for bound in bounds), strict=True)
     )
 
 

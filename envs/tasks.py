@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from envs.checks import ROWS_AT_ONCE
 from envs.environments import TaskError, check_environment, make_environment, usual_environments
 from envs.episodes import Episodes, Source
 
@@ -18,35 +19,45 @@ if TYPE_CHECKING:
     import gymnasium
 
 D4RL_INFOS = "D4RL (Farama-Foundation/D4RL, d4rl/infos.py)"
-
-# Environment family -> mean return of a random and of an expert policy, and who measured them.
-REFERENCE_SCORES: dict[str, tuple[float, float, str]] = {
-    "halfcheetah": (-280.178953, 12135.0, D4RL_INFOS),
-    "hopper": (-20.272305, 3234.3, D4RL_INFOS),
-    "walker2d": (1.629008, 4592.3, D4RL_INFOS),
-    "ant": (-325.6, 3879.7, D4RL_INFOS),
-}
+D4RL_PORT = f"{D4RL_INFOS}, measured in its own environment, of which this is gymnasium-robotics' port"
+SUCCESS_RATE = "the share of episodes that reach the goal, as D4RL scores mazes"
 
 
 class Reference(NamedTuple):
-    """Returns that count as 0 and as 100, and where they come from."""
+    """What counts as 0 and as 100, where that comes from, and of what it is: an episode's return, or its success."""
 
     min: float
     max: float
     source: str
+    of: Literal["return", "success"] = "return"
+
+
+# Environment family -> what a random and an expert policy reach there, and who measured it.
+REFERENCE_SCORES: dict[str, Reference] = {
+    "halfcheetah": Reference(-280.178953, 12135.0, D4RL_INFOS),
+    "hopper": Reference(-20.272305, 3234.3, D4RL_INFOS),
+    "walker2d": Reference(1.629008, 4592.3, D4RL_INFOS),
+    "ant": Reference(-325.6, 3879.7, D4RL_INFOS),
+    "adroithandpen": Reference(96.262799, 3076.8331017826877, D4RL_PORT),
+    "adroithandhammer": Reference(-274.856578, 12794.134825156867, D4RL_PORT),
+    "adroithanddoor": Reference(-56.512833, 2880.5693087298737, D4RL_PORT),
+    "adroithandrelocate": Reference(-6.425911, 4233.877797728884, D4RL_PORT),
+    "frankakitchen": Reference(0.0, 4.0, D4RL_PORT),
+}
 
 
 @dataclass(frozen=True)
 class Task:
     """What an agent is asked to do and judged by; all of it is plain JSON, so a run directory can hold it.
 
-    env_declared: the user named the environment, the data did not. reference: {min, max, source}; None where nothing
-    says what counts as 0 and 100. target_return: environment units, declared
-    before training. actions: {low, high} with None where unbounded, or {num_actions}. dataset: id, sha256, notes and
-    the number, steps and returns of its episodes.
+    env_id: None for data without an environment that could be made here: an agent can learn from it, not be scored.
+    env_declared: the user named the environment, the data did not. reference: {min, max, source, of}; None where
+    nothing says what counts as 0 and 100. target_return: environment units, declared before training. actions: {low,
+    high} with None where unbounded, or {num_actions}. dataset: id, sha256, notes and the number, steps and returns of
+    its episodes.
     """
 
-    env_id: str
+    env_id: str | None
     env_kwargs: dict[str, Any]
     env_declared: bool
     reference: dict[str, Any] | None
@@ -67,14 +78,17 @@ class Task:
         return asdict(self)
 
     def make_environment(self) -> gymnasium.Env[Any, Any]:
+        if self.env_id is None:
+            raise TaskError(f"there is no environment for {self.dataset['id']}; pass env_id=... to name one")
         return make_environment(self.env_id, self.env_kwargs)
 
     def in_environment(self, env_id: str) -> Task:
         """The same task in another environment, with its time limit and reference scores. Raises TaskError."""
         if env_id == self.env_id:
             return self
-        here, there = self._interface(), replace(self, env_id=env_id, env_kwargs={})._interface()
-        if there[:2] != here[:2]:
+        there = _interface(replace(self, env_id=env_id, env_kwargs={}))
+        here = ((self.dataset["obs_dim"],), self.actions) if self.env_id is None else _interface(self)[:2]
+        if there[:2] != here:
             raise TaskError(
                 f"the agent plays {self.env_id} with observations {here[0]} and actions {here[1]}; "
                 f"{env_id} has {there[0]} and {there[1]}: choose one that is alike"
@@ -89,32 +103,83 @@ class Task:
             max_episode_steps=there[2] or self.max_episode_steps,
         )
 
-    def _interface(self) -> tuple[Any, dict[str, Any], int | None]:
-        """What an agent meets: the shape of observations, the actions, the time limit."""
-        with closing(self.make_environment()) as env:
-            return env.observation_space.shape, describe_actions(env), env.spec.max_episode_steps if env.spec else None
+
+def _interface(task: Task) -> tuple[Any, dict[str, Any], int | None]:
+    """What an agent meets: the shape of observations, the actions, the time limit."""
+    with closing(task.make_environment()) as env:
+        return env.observation_space.shape, describe_actions(env), env.spec.max_episode_steps if env.spec else None
 
 
-def describe_task(episodes: Episodes, *, env_id: str | None = None, target_return: float | None = None) -> Task:
+def describe_task(
+    episodes: Episodes, *, env_id: str | None = None, target_return: float | None = None, play: bool = True
+) -> Task:
     """The task these episodes pose. Raises TaskError unless an agent that learns from them can play it.
 
-    env_id: None for the environment they were recorded in. target_return: None for their best return.
+    env_id: None for the environment they were recorded in. target_return: None for their best return. play=False: the
+    agent will not be scored, so that an environment nobody has here does not matter.
     """
-    choice = environment_for(episodes, env_id)
-    with closing(make_environment(choice.env_id, choice.env_kwargs)) as env:
+    target = float(episodes.returns.max()) if target_return is None else target_return
+    try:
+        choice = environment_for(episodes, env_id)
+        env = make_environment(choice.env_id, choice.env_kwargs)
+    except TaskError as error:
+        if play or env_id is not None:
+            raise
+        return _task_without_environment(episodes, target, str(error))
+    with closing(env):
         check_environment(env, episodes)
         actions = describe_actions(env)
         limit = env.spec.max_episode_steps if env.spec else None
     reference = reference_scores(choice.env_id, episodes.source)
+    notes = [note for note in (choice.note, _note_outside(episodes, actions)) if note]
     return Task(
         env_id=choice.env_id,
         env_kwargs=choice.env_kwargs,
         env_declared=choice.declared,
         reference=None if reference is None else reference._asdict(),
-        target_return=float(episodes.returns.max()) if target_return is None else target_return,
+        target_return=target,
         max_episode_steps=limit or int(episodes.lengths.max()),
         actions=actions,
-        dataset=describe_dataset(episodes, [choice.note] if choice.note else []),
+        dataset=describe_dataset(episodes, notes),
+    )
+
+
+def _task_without_environment(episodes: Episodes, target_return: float, why: str) -> Task:
+    if episodes.is_discrete:
+        actions: dict[str, Any] = {"num_actions": episodes.num_actions or int(episodes.actions.max()) + 1}
+    else:
+        unbounded = {"low": [None] * episodes.action_dim, "high": [None] * episodes.action_dim}
+        actions = episodes.source.actions or unbounded
+    notes = [note for note in (f"not played: {why}", _note_outside(episodes, actions)) if note]
+    return Task(
+        env_id=None,
+        env_kwargs={},
+        env_declared=False,
+        reference=None,
+        target_return=target_return,
+        max_episode_steps=int(episodes.lengths.max()),
+        actions=actions,
+        dataset=describe_dataset(episodes, notes),
+    )
+
+
+def _note_outside(episodes: Episodes, actions: dict[str, Any]) -> str | None:
+    """What to say of recorded actions outside the bounds; an agent learns the bound in their place."""
+    if episodes.is_discrete:
+        return None
+    low = np.array([-np.inf if bound is None else bound for bound in actions["low"]], np.float32)
+    high = np.array([np.inf if bound is None else bound for bound in actions["high"]], np.float32)
+    num_outside, farthest = 0, 0.0
+    for first in range(0, episodes.num_steps, ROWS_AT_ONCE):
+        block = episodes.actions[first : first + ROWS_AT_ONCE]
+        beyond = np.maximum(np.maximum(low - block, block - high).max(axis=1), 0.0)
+        num_outside += int((beyond > 0).sum())
+        farthest = max(farthest, float(beyond.max()))
+    if not num_outside:
+        return None
+    return (
+        f"{num_outside} of {episodes.num_steps} actions lie outside the bounds, by up to {farthest:.3g}: "
+        "they are learnt as the bound"
     )
 
 
@@ -125,6 +190,7 @@ def describe_dataset(episodes: Episodes, notes: list[str]) -> dict[str, Any]:
         "id": episodes.source.dataset_id,
         "sha256": episodes.source.sha256,
         "recorded_in": episodes.source.env_id,
+        "obs_dim": episodes.obs_dim,
         "notes": [*episodes.source.notes, *notes],
         "num_episodes": len(episodes),
         "num_steps": episodes.num_steps,
@@ -147,15 +213,16 @@ def describe_actions(env: gymnasium.Env[Any, Any]) -> dict[str, Any]:
 
 def reference_scores(env_id: str, source: Source) -> Reference | None:
     """What counts as 0 and 100 in env_id: the dataset's own scores if they are of env_id, else D4RL's, else None."""
+    if re.match(r"(AntMaze|PointMaze)_(?!.*Dense)", env_id):
+        return Reference(0.0, 1.0, SUCCESS_RATE, of="success")
     if source.reference is not None and source.env_id in (None, env_id):
         return Reference(*source.reference, source.reference_source or f"metadata of {source.dataset_id}")
-    family = re.sub(r"-v\d+$", "", env_id).lower()
-    return Reference(*REFERENCE_SCORES[family]) if family in REFERENCE_SCORES else None
+    return REFERENCE_SCORES.get(re.sub(r"-v\d+$", "", env_id).lower())
 
 
-def normalized_score(returns: ArrayLike, reference: Reference) -> NDArray[np.float64]:
-    """100 * (return - min) / (max - min), as D4RL does."""
-    return 100 * (np.asarray(returns, dtype=np.float64) - reference.min) / (reference.max - reference.min)
+def normalized_score(values: ArrayLike, reference: Reference) -> NDArray[np.float64]:
+    """100 * (value - min) / (max - min), as D4RL does."""
+    return 100 * (np.asarray(values, dtype=np.float64) - reference.min) / (reference.max - reference.min)
 
 
 class EnvironmentChoice(NamedTuple):
@@ -170,10 +237,15 @@ class EnvironmentChoice(NamedTuple):
 def environment_for(episodes: Episodes, env_id: str | None) -> EnvironmentChoice:
     """The environment to score in: env_id if given, else the one the data was recorded in. Raises TaskError."""
     source = episodes.source
+    if env_id is None and source.env_id is None and source.why_no_env:
+        raise TaskError(
+            f"{source.dataset_id} has no environment here: {source.why_no_env}. Train without playing, with "
+            "evaluate.num_episodes=0, or pass env_id=..."
+        )
     if env_id is None and source.env_id is None:
         raise TaskError(
             f"{source.dataset_id} does not say which environment it was recorded in. Pass env_id=..., such as "
-            f"{usual_environments(episodes) or 'CartPole-v1'}."
+            f"{usual_environments(episodes) or 'CartPole-v1'}, or train without playing: evaluate.num_episodes=0."
         )
     if env_id is None and ":" in str(source.env_id):  # gymnasium would import the module before the colon
         raise TaskError(

@@ -45,3 +45,9 @@ def write_d4rl(tmp_path: Path) -> WriteD4RL:
         return path
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datasets that a test opens are cached for that test alone."""
+    monkeypatch.setenv("MINRNN_RL_CACHE", str(tmp_path_factory.mktemp("cache")))

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from conftest import WriteD4RL, d4rl_columns
 
+import envs.checks
+import envs.hdf5
 from envs import DataError
-from envs.d4rl import D4RL_NAMES, find_d4rl, mark_time_limits, read_d4rl
+from envs.d4rl import mark_time_limits, read_d4rl
+from envs.d4rl_catalog import d4rl_files
 
 LENGTHS = [4, 3, 1, 5]
 
@@ -177,25 +180,75 @@ def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
         read_d4rl(tmp_path / "none.hdf5")
 
 
-def test_a_d4rl_name_is_found_in_d4rls_folder(write_d4rl: WriteD4RL, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_d4rl(d4rl_columns(LENGTHS), "hopper_medium_replay-v2.hdf5")
-    monkeypatch.setenv("D4RL_DATASET_DIR", str(path.parent))
-    assert find_d4rl("hopper-medium-replay-v2") == path
-    assert read_d4rl(path).source.dataset_id == "hopper-medium-replay-v2"
+def test_terminals_at_the_time_limit_are_timeouts(write_d4rl: WriteD4RL) -> None:
+    columns = d4rl_columns([1000, 40, 1000])
+    episodes = read_d4rl(write_d4rl(columns, "hopper_medium-v0.hdf5", env_id="Hopper-v4"))
+    assert episodes.terminated.tolist() == [False, False, False]
+    assert "2 terminals at the time limit of 1000 steps are taken as timeouts" in episodes.source.notes
+    cut = "1 of 3 episodes were cut before the time limit of 1000 steps without having failed"
+    assert any(note.startswith(cut) for note in episodes.source.notes)
 
 
-def test_a_d4rl_name_without_its_file_says_where_it_looked_and_where_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def antmaze_columns() -> dict[str, Any]:
+    """Three recordings of 5 steps: the goal reached twice, never, and at the first step; two steps more."""
+    columns = d4rl_columns([], rest=17, obs_dim=29, action_dim=8)
+    columns["timeouts"][[4, 9, 14]] = True
+    columns["terminals"][[2, 3, 10, 11, 12]] = True
+    columns["rewards"] = columns["terminals"].astype(np.float32)
+    return without(columns, "next_observations")
+
+
+def test_an_antmaze_episode_ends_at_the_goal(write_d4rl: WriteD4RL) -> None:
+    columns = antmaze_columns()
+    name = "Ant_maze_u-maze_noisy_multistart_False_multigoal_False_sparse_fixed.hdf5"
+    episodes = read_d4rl(write_d4rl(columns, name))
+    assert episodes.lengths.tolist() == [3, 5, 1]
+    assert episodes.returns.tolist() == [1.0, 0.0, 1.0]
+    assert episodes.terminated.tolist() == [True, False, True]
+    np.testing.assert_array_equal(episodes[1].observations, columns["observations"][5:10])
+    assert episodes.source.dataset_id == "antmaze-umaze-v2"
+    assert episodes.source.env_id is None
+    assert "left out 6 steps recorded after the goal had been reached: a return is 0 or 1" in episodes.source.notes
+
+
+# (a D4RL name, columns of an observation and of an action, its environment here)
+SUITES = [
+    ("halfcheetah-medium-replay-v0", 17, 6, "HalfCheetah-v4"),
+    ("ant-expert-v2", 27, 8, "Ant-v4"),
+    ("pen-human-v1", 45, 24, "AdroitHandPen-v1"),
+    ("door-cloned-v1", 39, 28, "AdroitHandDoor-v1"),
+    ("maze2d-umaze-v1", 4, 2, None),
+    ("kitchen-complete-v0", 60, 9, None),
+    ("antmaze-large-play-v2", 29, 8, None),
+    ("bullet-hopper-medium-v0", 15, 3, None),
+]
+
+
+@pytest.mark.parametrize(("name", "obs_dim", "action_dim", "env_id"), SUITES)
+def test_every_suite_reads_by_its_files_name(
+    write_d4rl: WriteD4RL, name: str, obs_dim: int, action_dim: int, env_id: str | None
 ) -> None:
-    monkeypatch.delenv("D4RL_DATASET_DIR", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(DataError) as caught:
-        find_d4rl("walker2d-medium-expert-v2")
-    assert str(tmp_path / ".d4rl/datasets/walker2d_medium_expert-v2.hdf5") in str(caught.value)
-    assert "/offline_rl/gym_mujoco_v2/walker2d_medium_expert-v2.hdf5" in str(caught.value)
+    columns = d4rl_columns([4, 3, 4, 3], obs_dim=obs_dim, action_dim=action_dim)
+    source = read_d4rl(write_d4rl(columns, d4rl_files()[name].file_name)).source
+    assert (source.dataset_id, source.env_id) == (name, env_id)
+    assert (source.why_no_env is None) == (env_id is not None)
+    assert source.actions == {"low": [-1.0] * action_dim, "high": [1.0] * action_dim}
 
 
-def test_a_misspelt_d4rl_name_is_told_its_neighbours() -> None:
-    with pytest.raises(DataError, match=r"Did you mean .*hopper-medium-replay-v2"):
-        find_d4rl("hoper-medium-replay-v2")
-    assert len(D4RL_NAMES) == 4 * 6 * 2
+def test_a_file_carries_its_own_reference_scores_and_keywords(write_d4rl: WriteD4RL) -> None:
+    attributes = {"env_id": "Hopper-v5", "random_return": 17.5, "expert_return": 3000.0, "env_kwargs": '{"a": 1}'}
+    source = read_d4rl(write_d4rl(d4rl_columns(LENGTHS), **attributes)).source
+    assert (source.reference, source.reference_source) == ((17.5, 3000.0), "attributes of mine.hdf5")
+    assert source.env_kwargs == {"a": 1}
+    with pytest.raises(DataError, match="expected a JSON object in the attribute env_kwargs"):
+        read_d4rl(write_d4rl(d4rl_columns(LENGTHS), **{**attributes, "env_kwargs": "[1]"}))
+
+
+def test_a_file_is_read_block_by_block_as_at_once(write_d4rl: WriteD4RL, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_d4rl(d4rl_columns([40, 30, 7], rest=5))
+    whole = read_d4rl(path)
+    monkeypatch.setattr(envs.hdf5, "ROWS_AT_ONCE", 9)
+    monkeypatch.setattr(envs.checks, "ROWS_AT_ONCE", 9)
+    in_blocks = read_d4rl(path)
+    for field in ("observations", "actions", "rewards", "offsets", "final_observations"):
+        np.testing.assert_array_equal(getattr(whole, field), getattr(in_blocks, field))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import WriteD4RL, d4rl_columns
 
+import envs.d4rl_catalog
 import envs.minari
 from envs import DataError, Episodes, load_episodes
+from envs.d4rl_catalog import d4rl_files
 
 
 @pytest.fixture
@@ -34,11 +37,46 @@ def test_a_path_may_be_relative_absolute_or_from_home(mine: Path, monkeypatch: p
         assert len(load_episodes(name)) == 2
 
 
-@pytest.mark.parametrize("name", ["hopper-medium-v2", "d4rl:hopper-medium-v2"])
-def test_a_d4rl_name_is_enough(mine: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    mine.rename(mine.parent / "hopper_medium-v2.hdf5")
+@pytest.fixture
+def published(mine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of D4RL's files, in which my file passes for hopper-medium-v2, -expert-v2 and the others."""
+    known = {name: file._replace(num_bytes=None, sha256=None) for name, file in d4rl_files().items()}
+    monkeypatch.setattr(envs.d4rl_catalog, "d4rl_files", lambda: known)
     monkeypatch.setenv("D4RL_DATASET_DIR", str(mine.parent))
-    assert load_episodes(name).source.dataset_id == "hopper-medium-v2"
+    return mine.parent
+
+
+@pytest.mark.parametrize("name", ["hopper-medium-v2", "d4rl:hopper-medium-v2"])
+def test_a_d4rl_name_is_enough(mine: Path, published: Path, name: str) -> None:
+    mine.rename(published / "hopper_medium-v2.hdf5")
+    episodes = load_episodes(name)
+    assert (episodes.source.dataset_id, episodes.source.env_id) == ("hopper-medium-v2", "Hopper-v4")
+
+
+def test_a_file_that_is_not_the_published_one_is_refused_by_name(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(mine.parent))
+    path = mine.rename(mine.parent / "hopper_medium-v2.hdf5")
+    with pytest.raises(DataError, match=r"where 152,756,557 were published: it is not hopper-medium-v2, or was cut"):
+        load_episodes("hopper-medium-v2")
+    assert len(load_episodes(str(path))) == 2
+
+
+def test_medium_expert_is_made_of_its_halves(write_d4rl: WriteD4RL, published: Path) -> None:
+    write_d4rl(d4rl_columns([3, 2]), "hopper_medium-v2.hdf5")
+    write_d4rl(d4rl_columns([4], rest=1), "hopper_expert-v2.hdf5")
+    episodes = load_episodes("hopper-medium-expert-v2")
+    assert episodes.lengths.tolist() == [3, 2, 4]
+    halves = [load_episodes(f"hopper-{kind}-v2") for kind in ("medium", "expert")]
+    np.testing.assert_array_equal(episodes.actions, np.concatenate([half.actions for half in halves]))
+    assert episodes.source.sha256 == "+".join(half.source.sha256 for half in halves)
+    assert episodes.source.notes[-1].startswith("made of hopper_medium-v2.hdf5 and hopper_expert-v2.hdf5")
+    write_d4rl(d4rl_columns([5]), "hopper_medium_expert-v2.hdf5")
+    assert load_episodes("hopper-medium-expert-v2").lengths.tolist() == [5]  # its own file comes first
+
+
+def test_a_misspelt_d4rl_name_is_told_its_neighbours() -> None:
+    with pytest.raises(DataError, match=r"Did you mean .*hopper-medium-replay-v2"):
+        load_episodes("d4rl:hoper-medium-replay-v2")
 
 
 @pytest.mark.parametrize("name", ["mujoco/hopper/medium-v0", "minari:mujoco/hopper/medium-v0", "minari:medium-v0"])
@@ -49,7 +87,7 @@ def test_a_minari_id_goes_to_minari(monkeypatch: pytest.MonkeyPatch, name: str) 
         asked.append(dataset_id)
         raise DataError("asked")
 
-    monkeypatch.setattr(envs.minari, "read_minari", read)
+    monkeypatch.setattr(envs.minari, "open_minari", read)
     with pytest.raises(DataError, match="asked"):
         load_episodes(name)
     assert asked == [name.removeprefix("minari:")]

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from envs import Episode, Episodes, Source
-from envs.d4rl import RECORDED_IN
+from envs.d4rl_catalog import d4rl_files
 from envs.environments import TaskError
 from envs.tasks import (
     REFERENCE_SCORES,
-    Reference,
     Task,
     describe_task,
     environment_for,
@@ -48,41 +47,66 @@ def make_episodes(obs_dim: int = 3, action_dim: int | None = 1, **source: Any) -
     ],
 )
 def test_every_version_of_a_family_has_d4rls_scores(env_id: str, family: str | None) -> None:
-    expected = None if family is None else Reference(*REFERENCE_SCORES[family])
+    expected = None if family is None else REFERENCE_SCORES[family]
     assert reference_scores(env_id, Source("mine", "")) == expected
     assert expected is None or "D4RL" in expected.source
 
 
 def test_the_datasets_own_scores_come_first_in_its_own_environment_only() -> None:
     source = Source("toy/hopper-v0", "", "Hopper-v5", reference=(1.0, 2.0), reference_source="its metadata")
-    assert reference_scores("Hopper-v5", source) == (1.0, 2.0, "its metadata")
+    assert reference_scores("Hopper-v5", source) == (1.0, 2.0, "its metadata", "return")
     assert reference_scores("Hopper-v4", source) == REFERENCE_SCORES["hopper"]
     assert reference_scores("CartPole-v1", source) is None
 
 
 @pytest.mark.parametrize("family", REFERENCE_SCORES)
 def test_random_scores_zero_and_expert_one_hundred(family: str) -> None:
-    reference = Reference(*REFERENCE_SCORES[family])
+    reference = REFERENCE_SCORES[family]
     middle = (reference.min + reference.max) / 2
     np.testing.assert_allclose(normalized_score([reference.min, middle, reference.max], reference), [0, 50, 100])
 
 
 def test_the_reference_scores_are_d4rls() -> None:
-    assert {family: scores[:2] for family, scores in REFERENCE_SCORES.items()} == {
-        "halfcheetah": (-280.178953, 12135.0),
-        "hopper": (-20.272305, 3234.3),
-        "walker2d": (1.629008, 4592.3),
-        "ant": (-325.6, 3879.7),
+    in_d4rl = {
+        "adroithandpen": "pen-human-v1",
+        "adroithandhammer": "hammer-human-v1",
+        "adroithanddoor": "door-human-v1",
     }
+    in_d4rl |= {"adroithandrelocate": "relocate-human-v1", "frankakitchen": "kitchen-complete-v0"}
+    for family, reference in REFERENCE_SCORES.items():
+        name = in_d4rl.get(family, f"{family}-medium-v2")
+        assert (reference.min, reference.max) == d4rl_files()[name].reference
+    assert REFERENCE_SCORES["hopper"][:2] == (-20.272305, 3234.3)
 
 
-@pytest.mark.parametrize("family", REFERENCE_SCORES)
-def test_d4rls_data_is_scored_in_the_physics_it_was_recorded_in(family: str) -> None:
-    choice = environment_for(make_episodes(env_id=RECORDED_IN[family]), None)
-    assert choice.env_id == {"walker2d": "Walker2d-v4", "halfcheetah": "HalfCheetah-v4"}.get(
-        family, f"{family.title()}-v4"
-    )
-    assert (choice.declared, choice.note) == (False, None)
+@pytest.mark.parametrize("env_id", ["AntMaze_UMaze-v5", "PointMaze_Medium-v3"])
+def test_a_maze_is_scored_by_success_whatever_the_dataset_says(env_id: str) -> None:
+    reference = reference_scores(env_id, Source("mine", "", env_id, reference=(3.0, 9.0)))
+    assert reference is not None
+    assert (reference.min, reference.max, reference.of) == (0.0, 1.0, "success")
+    assert reference_scores("PointMaze_UMazeDense-v3", Source("mine", "")) is None
+
+
+def test_data_without_an_environment_can_be_learnt_from_but_not_played() -> None:
+    episodes = make_episodes(3, 1, why_no_env="nobody kept it", actions={"low": [-2.0], "high": [2.0]})
+    with pytest.raises(TaskError, match=r"mine has no environment here: nobody kept it\..*evaluate\.num_episodes=0"):
+        describe_task(episodes)
+    task = describe_task(episodes, play=False)
+    assert (task.env_id, task.reference, task.actions) == (None, None, {"low": [-2.0], "high": [2.0]})
+    assert task.dataset["notes"][0].startswith("not played: mine has no environment here")
+    with pytest.raises(TaskError, match="there is no environment for mine; pass env_id"):
+        task.make_environment()
+    assert task.in_environment("Pendulum-v1").env_id == "Pendulum-v1"
+    with pytest.raises(TaskError, match="choose one that is alike"):
+        task.in_environment("CartPole-v1")
+
+
+def test_actions_beyond_the_bounds_are_counted() -> None:
+    episodes = make_episodes(3, 1, env_id="Pendulum-v1")
+    actions = episodes.actions.copy()
+    actions[1], actions[4] = 2.5, -3.0
+    note = describe_task(replace(episodes, actions=actions)).dataset["notes"][0]
+    assert note == "2 of 6 actions lie outside the bounds, by up to 1: they are learnt as the bound"
 
 
 def test_the_datas_own_environment_keeps_its_keywords() -> None:
@@ -119,6 +143,7 @@ def test_a_task_is_plain_json_and_comes_back_from_it() -> None:
         "id": "mine",
         "sha256": "0" * 64,
         "recorded_in": "Pendulum-v1",
+        "obs_dim": 3,
         "notes": ["read so"],
         "num_episodes": 2,
         "num_steps": 6,
@@ -142,7 +167,7 @@ def test_a_declared_environment_is_noted_and_has_its_own_scores() -> None:
     task = describe_task(make_episodes(11, 3, env_id="Hopper-v4"), env_id="Hopper-v5")
     assert task.env_declared
     assert task.dataset["notes"] == ["scored in Hopper-v5 as told; mine was recorded in Hopper-v4"]
-    assert task.reference == Reference(*REFERENCE_SCORES["hopper"])._asdict()
+    assert task.reference == REFERENCE_SCORES["hopper"]._asdict()
 
 
 def test_data_that_does_not_fit_its_environment_poses_no_task() -> None:
