@@ -5,7 +5,7 @@ from envs.episodes import DataError, Episode, Episodes, Source
 __all__ = ["DataError", "Episode", "Episodes", "Source", "load_episodes"]
 
 
-def load_episodes(dataset: str) -> Episodes:
+def load_episodes(dataset: str | None) -> Episodes:
     """The episodes of an embedded set, a file, a D4RL name or a Minari id: see `envs.datasets`."""
     from envs.datasets import load_episodes as load  # here, so that `import envs` stays cheap
 

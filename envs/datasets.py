@@ -16,13 +16,18 @@ from envs.store import open_stored
 EMBEDDED = Path(__file__).parent / "data"
 
 
-def load_episodes(dataset: str) -> Episodes:
+def load_episodes(dataset: str | None) -> Episodes:
     """The episodes of the first of these that dataset is.
 
     An embedded set (hopper_demo); a file in D4RL's layout; a D4RL name (hopper-medium-v2, d4rl:hopper-medium-v2),
     downloaded if need be; a Minari id (mujoco/hopper/medium-v0, minari:mujoco/hopper/medium-v0). What is not embedded
     is converted once and opened from the cache from then on. Raises DataError.
     """
+    if not dataset:
+        raise DataError(
+            "no dataset was given: dataset=PATH, a D4RL name (hopper-medium-v2) or a Minari id "
+            "(mujoco/hopper/medium-v0)"
+        )
     path = Path(dataset).expanduser()
     if dataset in embedded_names():
         return read_d4rl(EMBEDDED / f"{dataset}.hdf5")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
+import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ def make_environment(env_id: str, env_kwargs: dict[str, Any] | None = None) -> g
 
     _register(env_id)
     _check_env_id(env_id)
+    _silence_deprecated_models(env_id)
     try:
         with warnings.catch_warnings():  # -v4 is what D4RL's data needs, out of date or not
             warnings.filterwarnings("ignore", message=".*is out of date.*", category=DeprecationWarning)
@@ -69,6 +71,26 @@ def _register(env_id: str) -> None:
                     gymnasium.register_envs(importlib.import_module(package))
             except ImportError as error:
                 raise TaskError(f'{env_id} needs {package} ({error}): pip install "minrnn-rl[{extra}]"') from None
+
+
+def _silence_deprecated_models(env_id: str) -> None:
+    """Keeps MuJoCo from printing, and logging to a file, that gymnasium's own models use a deprecated attribute."""
+    import gymnasium
+
+    spec = gymnasium.registry.get(env_id)
+    if spec is None or not str(spec.entry_point).startswith(("gymnasium.envs.mujoco", "gymnasium_robotics")):
+        return
+    try:
+        import mujoco
+    except ImportError:  # making the environment will say so
+        return
+
+    def show(message: str) -> None:
+        if not re.match(r"compiler attribute '\w+' is deprecated", message):
+            print(f"MuJoCo: {message}", file=sys.stderr)
+
+    if hasattr(mujoco, "set_mju_user_warning"):
+        mujoco.set_mju_user_warning(show)
 
 
 def _known_cure(env_id: str) -> str:

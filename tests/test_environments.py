@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -128,3 +130,19 @@ def test_making_an_environment_leaves_the_warning_filters_as_they_were() -> None
     before = list(warnings.filters)
     make_environment("Pendulum-v1").close()
     assert warnings.filters == before
+
+
+def test_mujocos_complaint_about_gymnasiums_own_model_is_not_shown(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_environment("HalfCheetah-v5").close()
+    assert "settotalmass" not in "".join(capfd.readouterr())
+    assert not (tmp_path / "MUJOCO_LOG.TXT").exists()
+
+
+def test_a_package_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "minigrid", None)
+    monkeypatch.setattr(gymnasium, "registry", {k: v for k, v in gymnasium.registry.items() if "MiniGrid" not in k})
+    with pytest.raises(TaskError, match=r'MiniGrid-Empty-5x5-v0 needs minigrid.*pip install "minrnn-rl\[minigrid\]"'):
+        make_environment("MiniGrid-Empty-5x5-v0")
