@@ -98,7 +98,7 @@ def load_task(config: dict[str, Any]) -> tuple[Task, Episodes]:
         config[key] if config[key] is not None else config["task"][key]
         for key in ("dataset", "env_id", "target_return")
     )
-    episodes = load_episodes(dataset)
+    episodes = load_episodes(dataset, drop_invalid=config["drop_invalid_episodes"])
     play = config["evaluate"]["num_episodes"] > 0
     return describe_task(episodes, env_id=env_id, target_return=target_return, play=play), episodes
 

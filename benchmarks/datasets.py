@@ -86,7 +86,9 @@ def write(path: Path, num_steps: int, obs_dim: int, action_dim: int, compression
         file.attrs["env_id"] = "HalfCheetah-v5"
         widths = {"observations": (obs_dim,), "actions": (action_dim,), "rewards": ()}
         for name, width in widths.items():
-            file.create_dataset(name, (num_steps, *width), np.float32, chunks=(EPISODE, *width), compression=compression)
+            file.create_dataset(
+                name, (num_steps, *width), np.float32, chunks=(EPISODE, *width), compression=compression
+            )
         for first in range(0, num_steps, 50 * EPISODE):
             rows = slice(first, min(num_steps, first + 50 * EPISODE))
             for name, width in widths.items():

@@ -5,8 +5,8 @@ from envs.episodes import DataError, Episode, Episodes, Source
 __all__ = ["DataError", "Episode", "Episodes", "Source", "load_episodes"]
 
 
-def load_episodes(dataset: str | None) -> Episodes:
+def load_episodes(dataset: str | None, *, drop_invalid: bool = False) -> Episodes:
     """The episodes of an embedded set, a file, a D4RL name or a Minari id: see `envs.datasets`."""
     from envs.datasets import load_episodes as load  # here, so that `import envs` stays cheap
 
-    return load(dataset)
+    return load(dataset, drop_invalid=drop_invalid)

@@ -40,6 +40,32 @@ def check_episode_shapes(episodes: Sequence[Episode], dataset_id: str) -> None:
                 )
 
 
+def drop_invalid_episodes(fields: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """The fields of Episodes without the episodes that hold nan or inf; notes are told how many went."""
+    offsets, lengths = fields["offsets"], np.diff(fields["offsets"])
+    bad = np.zeros(len(lengths), np.bool_)
+    for name in ("observations", "actions", "rewards"):
+        for first in range(0, len(fields[name]), ROWS_AT_ONCE):
+            block = fields[name][first : first + ROWS_AT_ONCE]
+            rows = first + np.flatnonzero(~np.isfinite(block).reshape(len(block), -1).all(axis=1))
+            bad[np.searchsorted(offsets, rows, side="right") - 1] = True
+    if (finals := fields["final_observations"]) is not None:
+        finite, absent = np.isfinite(finals).all(axis=1), np.isnan(finals).all(axis=1)
+        bad |= ~finite & ~absent
+    if not bad.any():
+        return fields
+    notes.append(f"left out {int(bad.sum())} of {len(bad)} episodes with nan or inf in them, as told")
+    kept = np.repeat(~bad, lengths)
+    by_row = {name: fields[name][kept] for name in ("observations", "actions", "rewards")}
+    by_episode = {name: fields[name][~bad] for name in ("terminated", "truncated")}
+    return {
+        **by_row,
+        **by_episode,
+        "offsets": np.concatenate([[0], np.cumsum(lengths[~bad])]).astype(np.int64),
+        "final_observations": None if finals is None else finals[~bad],
+    }
+
+
 def check_flat_arrays(episodes: Episodes, dataset_id: str) -> None:
     """Raises DataError unless the arrays of a flat store fit together and hold numbers only."""
     try:
@@ -133,7 +159,7 @@ def _check_finite(name: str, array: NDArray[Any], offsets: NDArray[np.int64]) ->
     if num_bad:
         raise DataError(
             f"{name} has {first_value} at {_place(first_row, offsets)}; {num_bad} such rows in all. It is never "
-            "repaired silently: correct the data, or leave those episodes out."
+            "repaired silently: correct the data, or leave those episodes out with drop_invalid_episodes=true."
         )
 
 

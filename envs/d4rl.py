@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.checks import drop_invalid_episodes
 from envs.d4rl_catalog import SUITES, D4RLFile, Suite, by_beginning, find_file, name_of_file
 from envs.episodes import Allocate, DataError, Episodes, Source, in_memory
 from envs.hdf5 import copy_rows, open_hdf5, read_flags, read_vector, row_blocks, sha256_of_file
@@ -40,12 +41,13 @@ class Cut(NamedTuple):
     truncated: NDArray[np.bool_]  # [E]
 
 
-def read_d4rl(path: str | Path, allocate: Allocate = in_memory) -> Episodes:
+def read_d4rl(path: str | Path, allocate: Allocate = in_memory, *, drop_invalid: bool = False) -> Episodes:
     """The whole episodes of an HDF5 file in D4RL's layout, D4RL's own or not; floats are cast to float32.
 
     The environment is the file's attribute `env_id`, else what a D4RL file name implies. Where terminals and timeouts
     are both set, or an episode ends just at its time limit, it is truncated: that is what D4RL's generator means.
-    Whatever was repaired or left out is in source.notes. allocate makes the arrays. Raises DataError.
+    Whatever was repaired or left out is in source.notes. allocate makes the arrays. drop_invalid leaves out episodes
+    with nan or inf in them rather than refuse the file. Raises DataError.
     """
     path = Path(path).expanduser()
     notes: list[str] = []
@@ -58,21 +60,23 @@ def read_d4rl(path: str | Path, allocate: Allocate = in_memory) -> Episodes:
         observations = allocate("observations", (num_steps, columns), np.float32)
         copy_rows(file, "observations", kept, observations)
         offsets = np.concatenate([[0], np.cumsum(kept)[cut.ends]]).astype(np.int64)
-        return Episodes(
-            observations=observations,
-            actions=_read_actions(file, kept, num_steps, allocate),
-            rewards=read_vector(file, "rewards")[kept],
-            offsets=offsets,
-            terminated=cut.terminated,
-            truncated=cut.truncated,
-            final_observations=_read_final_observations(file, cut.ends, columns),
-            source=_describe_source(file, origin, path, notes),
-        )
+        fields: dict[str, Any] = {
+            "observations": observations,
+            "actions": _read_actions(file, kept, num_steps, allocate),
+            "rewards": read_vector(file, "rewards")[kept],
+            "offsets": offsets,
+            "terminated": cut.terminated,
+            "truncated": cut.truncated,
+            "final_observations": _read_final_observations(file, cut.ends, columns),
+        }
+        if drop_invalid:
+            fields = drop_invalid_episodes(fields, notes)
+        return Episodes(**fields, source=_describe_source(file, origin, path, notes))
 
 
-def read_medium_expert(name: str, medium: Path, expert: Path) -> Episodes:
+def read_medium_expert(name: str, medium: Path, expert: Path, *, drop_invalid: bool = False) -> Episodes:
     """A medium-expert set where only its halves are had: D4RL's is the one after the other."""
-    one, other = read_d4rl(medium), read_d4rl(expert)
+    one, other = (read_d4rl(half, drop_invalid=drop_invalid) for half in (medium, expert))
     if one.observations.shape[1:] != other.observations.shape[1:] or one.actions.shape[1:] != other.actions.shape[1:]:
         raise DataError(f"{name}: {medium} and {expert} differ in the shape of observations or actions")
     finals = [half.final_observations for half in (one, other)]

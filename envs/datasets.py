@@ -16,12 +16,13 @@ from envs.store import open_stored
 EMBEDDED = Path(__file__).parent / "data"
 
 
-def load_episodes(dataset: str | None) -> Episodes:
+def load_episodes(dataset: str | None, *, drop_invalid: bool = False) -> Episodes:
     """The episodes of the first of these that dataset is.
 
     An embedded set (hopper_demo); a file in D4RL's layout; a D4RL name (hopper-medium-v2, d4rl:hopper-medium-v2),
     downloaded if need be; a Minari id (mujoco/hopper/medium-v0, minari:mujoco/hopper/medium-v0). What is not embedded
-    is converted once and opened from the cache from then on. Raises DataError.
+    is converted once and opened from the cache from then on. drop_invalid leaves out episodes with nan or inf in them
+    rather than refuse the dataset. Raises DataError.
     """
     if not dataset:
         raise DataError(
@@ -32,13 +33,13 @@ def load_episodes(dataset: str | None) -> Episodes:
     if dataset in embedded_names():
         return read_d4rl(EMBEDDED / f"{dataset}.hdf5")
     if path.is_file():
-        return _open_file(path)
+        return _open_file(path, drop_invalid)
     if dataset.startswith("d4rl:") or dataset in d4rl_files():
-        return _open_d4rl(find_file(dataset.removeprefix("d4rl:")))
+        return _open_d4rl(find_file(dataset.removeprefix("d4rl:")), drop_invalid)
     if dataset.startswith("minari:") or re.fullmatch(r"[-\w]+(/[-\w]+)+-v\d+", dataset):
         from envs.minari import open_minari  # its errors tell what Minari knows; nobody else pays for its import
 
-        return open_minari(dataset.removeprefix("minari:"))
+        return open_minari(dataset.removeprefix("minari:"), drop_invalid=drop_invalid)
     near = difflib.get_close_matches(dataset, [*embedded_names(), *d4rl_files(), *_files_beside(path)], n=3)
     raise DataError(
         f"dataset must be an embedded set ({', '.join(embedded_names())}), an HDF5 file in D4RL's layout, a D4RL name "
@@ -47,12 +48,15 @@ def load_episodes(dataset: str | None) -> Episodes:
     )
 
 
-def _open_file(path: Path) -> Episodes:
+def _open_file(path: Path, drop_invalid: bool) -> Episodes:
     check_is_hdf5(path)
-    return open_stored(str(path.name), sha256_of_file(path), lambda allocate: read_d4rl(path, allocate))
+    name = f"{path.name} without invalid episodes" if drop_invalid else path.name
+    return open_stored(
+        name, sha256_of_file(path), lambda allocate: read_d4rl(path, allocate, drop_invalid=drop_invalid)
+    )
 
 
-def _open_d4rl(file: D4RLFile) -> Episodes:
+def _open_d4rl(file: D4RLFile, drop_invalid: bool) -> Episodes:
     """D4RL's own file, from its folder or its host; medium-expert also from its two halves, if those are here."""
     folder = d4rl_folder()
     halves = halves_of(file.name)
@@ -61,10 +65,10 @@ def _open_d4rl(file: D4RLFile) -> Episodes:
         if medium.is_file() and expert.is_file():
             for half in halves:
                 _check_published(folder / half.file_name, half)
-            return read_medium_expert(file.name, medium, expert)
+            return read_medium_expert(file.name, medium, expert, drop_invalid=drop_invalid)
     path = fetch(file, folder)
     _check_published(path, file)
-    return _open_file(path)
+    return _open_file(path, drop_invalid)
 
 
 def _check_published(path: Path, file: D4RLFile) -> None:

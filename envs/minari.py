@@ -23,18 +23,20 @@ if TYPE_CHECKING:
     from minari import EpisodeData, MinariDataset
 
 
-def open_minari(dataset_id: str) -> Episodes:
+def open_minari(dataset_id: str, *, drop_invalid: bool = False) -> Episodes:
     """The episodes of a Minari dataset, converted once. Raises DataError."""
     dataset = _open(dataset_id)
     digest = sha256_of_folder(Path(dataset.spec.data_path))
-    return open_stored(dataset_id, digest, lambda _: read_minari(dataset_id))
+    name = f"{dataset_id} without invalid episodes" if drop_invalid else dataset_id
+    return open_stored(name, digest, lambda _: read_minari(dataset_id, drop_invalid=drop_invalid))
 
 
-def read_minari(dataset_id: str) -> Episodes:
+def read_minari(dataset_id: str, *, drop_invalid: bool = False) -> Episodes:
     """The episodes of a Minari dataset; floats are cast to float32, observations flattened as gymnasium flattens them.
 
     Where an episode's last step is both terminated and truncated it is terminated: gymnasium's time limit sets
-    truncated whatever else is true. Raises DataError.
+    truncated whatever else is true. drop_invalid leaves out episodes with nan or inf in them rather than refuse the
+    dataset. Raises DataError.
     """
     dataset = _open(dataset_id)
     notes: list[str] = []
@@ -44,6 +46,12 @@ def read_minari(dataset_id: str) -> Episodes:
     episodes = [_read_episode(data, dataset) for data in dataset.iterate_episodes() if len(data)]
     if empty := len(dataset) - len(episodes):
         notes.append(f"left out {empty} episodes without a step")
+    if drop_invalid:
+        valid = [episode for episode in episodes if _is_finite(episode)]
+        if len(valid) < len(episodes):
+            left_out = len(episodes) - len(valid)
+            notes.append(f"left out {left_out} of {len(episodes)} episodes with nan or inf in them, as told")
+        episodes = valid
     episodes = _settle_ends(episodes, notes)
     return Episodes.from_episodes(episodes, _describe_source(dataset, notes), num_actions)
 
@@ -109,6 +117,11 @@ def _read_episode(data: EpisodeData, dataset: MinariDataset) -> Episode:
         truncated=bool(data.truncations[-1]),
         final_observation=observations[num_steps] if len(observations) > num_steps else None,
     )
+
+
+def _is_finite(episode: Episode) -> bool:
+    arrays = (episode.observations, episode.actions, episode.rewards, episode.final_observation)
+    return all(array is None or bool(np.isfinite(array).all()) for array in arrays)
 
 
 def _settle_ends(episodes: list[Episode], notes: list[str]) -> list[Episode]:

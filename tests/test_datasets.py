@@ -83,7 +83,7 @@ def test_a_misspelt_d4rl_name_is_told_its_neighbours() -> None:
 def test_a_minari_id_goes_to_minari(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     asked: list[str] = []
 
-    def read(dataset_id: str) -> Episodes:
+    def read(dataset_id: str, *, drop_invalid: bool) -> Episodes:
         asked.append(dataset_id)
         raise DataError("asked")
 
@@ -107,3 +107,23 @@ def test_an_unknown_name_lists_what_is_accepted_and_near_matches(mine: Path, nam
 def test_a_name_like_nothing_gets_no_guess(mine: Path) -> None:
     with pytest.raises(DataError, match=r"which is none of these\.$"):
         load_episodes("qqqqqqqq")
+
+
+def test_invalid_episodes_are_left_out_only_when_told(write_d4rl: WriteD4RL) -> None:
+    columns = d4rl_columns([3, 2, 4, 5])
+    columns["observations"][4, 1], columns["rewards"][9] = np.nan, np.inf
+    path = str(write_d4rl(columns))
+    with pytest.raises(DataError, match="leave those episodes out with drop_invalid_episodes=true"):
+        load_episodes(path)
+    episodes = load_episodes(path, drop_invalid=True)
+    assert episodes.lengths.tolist() == [3, 4]
+    np.testing.assert_array_equal(episodes.actions, np.delete(columns["actions"], [3, 4, *range(9, 14)], axis=0))
+    assert "left out 2 of 4 episodes with nan or inf in them, as told" in episodes.source.notes
+    with pytest.raises(DataError):  # what was converted with the flag is not taken for the whole
+        load_episodes(path)
+
+
+def test_a_set_of_invalid_episodes_alone_is_refused_all_the_same(write_d4rl: WriteD4RL) -> None:
+    columns = {**d4rl_columns([3]), "rewards": np.full(3, np.nan)}
+    with pytest.raises(DataError, match="expected at least one episode"):
+        load_episodes(str(write_d4rl(columns)), drop_invalid=True)

@@ -223,6 +223,9 @@ def test_nan_and_uneven_episodes_are_refused_by_number(create: Create) -> None:
     change_episode(folder, "rewards", np.array([0, 0, np.nan, 0]))
     with pytest.raises(DataError, match="toy/vector-v0: rewards has nan at episode 0, step 2"):
         read_minari("toy/vector-v0")
+    kept = read_minari("toy/vector-v0", drop_invalid=True)
+    assert kept.lengths.tolist() == list(LENGTHS[1:])
+    assert "left out 1 of 3 episodes with nan or inf in them, as told" in kept.source.notes
     change_episode(folder, "rewards", np.zeros(7))
     with pytest.raises(DataError, match="episode 0 has 7 rewards, 4 actions and 5 observations"):
         read_minari("toy/vector-v0")

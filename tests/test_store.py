@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,24 @@ def test_processes_that_open_it_together_get_the_same(path: Path) -> None:
 
 def _lengths(path: Path) -> list[int]:
     return open_file(path).lengths.tolist()
+
+
+def test_a_killed_process_holds_nobody_up(path: Path, tmp_path: Path) -> None:
+    code = f"""
+import sys, time
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
+from envs.store import open_stored
+def read(allocate):
+    allocate("observations", (1000, 3), "float32")
+    print("reading", flush=True)
+    time.sleep(60)
+open_stored({path.name!r}, {sha256_of_file(path)!r}, read)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"reading\n"
+        holder.kill()
+    assert_equal(open_file(path), read_d4rl(path))
 
 
 @pytest.mark.slow
