@@ -2,8 +2,8 @@
 
 The state is carried in float64 and everything else is float32: with gates near zero a float32 state drifts over
 thousands of steps, a float64 one does not. Threads share (row, block of channels) pairs; within a pair the loop over
-channels has no call and no branch that depends on the data, so it becomes SIMD code, and the blocks are small enough
-for its carried state to stay in the first-level cache.
+channels has no call and no branch that depends on the data, so it becomes SIMD code. A block is as wide as the number
+of threads allows, so that memory is read in order, yet its carried state stays in the first-level cache.
 
 Shapes: projection [batch, time, gates * size], state [batch, size], starts [batch, time] or [0, 0] for none,
 h and grad_h [batch, time, size]. With u the share of the candidate c in the new state, both recurrences are
@@ -23,18 +23,18 @@ from torch import Tensor
 from minrnn.kernels import simd
 from minrnn.kernels.simd import F32, FAST
 
-BLOCK = 64
+NARROWEST, WIDEST = 64, 1024  # channels of a block
 CHUNK = 4096
 _KERNEL: dict[str, Any] = {"parallel": True, "nogil": True, "cache": True, "fastmath": FAST, "error_model": "numpy"}
 
 
 @njit(**_KERNEL)
-def _min_gru_forward(projection, state, starts, positive, h):
+def _min_gru_forward(projection, state, starts, positive, block, h):
     batch, time, size = h.shape
-    blocks = (size + BLOCK - 1) // BLOCK
+    blocks = (size + block - 1) // block
     for index in prange(batch * blocks):
-        row, first = index // blocks, (index % blocks) * BLOCK
-        last = min(first + BLOCK, size)
+        row, first = index // blocks, (index % blocks) * block
+        last = min(first + block, size)
         carried = state[row, first:last].astype(np.float64)
         for t in range(time):
             if starts.size and starts[row, t]:
@@ -49,12 +49,12 @@ def _min_gru_forward(projection, state, starts, positive, h):
 
 
 @njit(**_KERNEL)
-def _min_gru_backward(projection, state, starts, positive, h, grad_h, grad_projection, grad_state):
+def _min_gru_backward(projection, state, starts, positive, block, h, grad_h, grad_projection, grad_state):
     batch, time, size = h.shape
-    blocks = (size + BLOCK - 1) // BLOCK
+    blocks = (size + block - 1) // block
     for index in prange(batch * blocks):
-        row, first = index // blocks, (index % blocks) * BLOCK
-        last = min(first + BLOCK, size)
+        row, first = index // blocks, (index % blocks) * block
+        last = min(first + block, size)
         carried = np.zeros(last - first, np.float64)
         zeros = np.zeros(last - first, np.float32)
         for t in range(time - 1, -1, -1):
@@ -77,12 +77,12 @@ def _min_gru_backward(projection, state, starts, positive, h, grad_h, grad_proje
 
 
 @njit(**_KERNEL)
-def _min_lstm_forward(projection, state, starts, positive, h):
+def _min_lstm_forward(projection, state, starts, positive, block, h):
     batch, time, size = h.shape
-    blocks = (size + BLOCK - 1) // BLOCK
+    blocks = (size + block - 1) // block
     for index in prange(batch * blocks):
-        row, first = index // blocks, (index % blocks) * BLOCK
-        last = min(first + BLOCK, size)
+        row, first = index // blocks, (index % blocks) * block
+        last = min(first + block, size)
         carried = state[row, first:last].astype(np.float64)
         for t in range(time):
             if starts.size and starts[row, t]:
@@ -98,12 +98,12 @@ def _min_lstm_forward(projection, state, starts, positive, h):
 
 
 @njit(**_KERNEL)
-def _min_lstm_backward(projection, state, starts, positive, h, grad_h, grad_projection, grad_state):
+def _min_lstm_backward(projection, state, starts, positive, block, h, grad_h, grad_projection, grad_state):
     batch, time, size = h.shape
-    blocks = (size + BLOCK - 1) // BLOCK
+    blocks = (size + block - 1) // block
     for index in prange(batch * blocks):
-        row, first = index // blocks, (index % blocks) * BLOCK
-        last = min(first + BLOCK, size)
+        row, first = index // blocks, (index % blocks) * block
+        last = min(first + block, size)
         carried = np.zeros(last - first, np.float64)
         zeros = np.zeros(last - first, np.float32)
         for t in range(time - 1, -1, -1):
@@ -195,7 +195,7 @@ def forward(name: str, projection: Tensor, state: Tensor, starts: Tensor | None,
     """Every state h [batch, time, size]; see `minrnn.fused`."""
     h = torch.empty(*projection.shape[:2], state.shape[1])
     kernel = {"min_gru": _min_gru_forward, "min_lstm": _min_lstm_forward}[name]
-    kernel(_array(projection), _array(state), _flags(starts), positive, h.numpy())
+    kernel(_array(projection), _array(state), _flags(starts), positive, _block(*state.shape), h.numpy())
     return h
 
 
@@ -206,9 +206,15 @@ def backward(
     grad_projection = torch.empty(projection.shape)
     grad_state = torch.empty(state.shape)
     kernel = {"min_gru": _min_gru_backward, "min_lstm": _min_lstm_backward}[name]
-    given = (_array(projection), _array(state), _flags(starts), positive, _array(h), _array(grad_h))
-    kernel(*given, grad_projection.numpy(), grad_state.numpy())
+    given = (_array(projection), _array(state), _flags(starts), positive, _block(*state.shape))
+    kernel(*given, _array(h), _array(grad_h), grad_projection.numpy(), grad_state.numpy())
     return grad_projection, grad_state
+
+
+def _block(batch: int, size: int) -> int:
+    """Channels of a block: whole rows where there are enough of them for the threads, parts of rows otherwise."""
+    parts = -(-numba.get_num_threads() // max(1, batch))
+    return min(WIDEST, max(NARROWEST, -(-size // (parts * NARROWEST)) * NARROWEST))
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:
