@@ -20,7 +20,7 @@ from config_values import Config, ConfigError, check_choice, checked_config, did
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 HYDRA_VERSION = "1.3"
-EXCEPTION_GROUPS = ("experiment", "tuned")  # their files change values that other files define
+EXCEPTION_GROUPS = ("experiment", "scaled", "tuned")  # their files change values that other files define
 
 
 class Composer:
@@ -62,7 +62,8 @@ class Composer:
         if lines not in self._defaults:
             composed = compose(self.root, list(lines), return_hydra_config=True)
             choices = _choices(composed)
-            if any(choices.get(group) in self._group_options(group, lines) for group in EXCEPTION_GROUPS):
+            exceptions = {group: choices.get(group) for group in EXCEPTION_GROUPS if choices.get(group) != "none"}
+            if any(choice in self._group_options(group, lines) for group, choice in exceptions.items()):
                 composed = compose(self.root, _without_exceptions(chosen, choices))
             self._defaults[lines] = _plain(composed)
         return self._defaults[lines]
@@ -154,7 +155,9 @@ def _without_exceptions(chosen: list[Override], choices: dict[str, str]) -> list
     by_hand = [override for override in chosen if override.key_or_group not in EXCEPTION_GROUPS]
     named = {override.key_or_group for override in by_hand} | set(EXCEPTION_GROUPS)
     implied = [f"{group}={choice}" for group, choice in choices.items() if group not in named]
-    removed = [f"~{group}" for group in EXCEPTION_GROUPS if group in choices]
+    removed = [f"~{group}" for group in EXCEPTION_GROUPS if group in choices and group != "experiment"]
+    if "experiment" in choices:  # it stays, since the name of another file is made with it
+        removed.append("experiment=none")
     return [str(override.input_line) for override in by_hand] + implied + removed
 
 
