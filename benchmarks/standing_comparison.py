@@ -1,0 +1,219 @@
+"""The standing comparison: every backbone on every set at equal parameters and steps, printed from run directories.
+
+python benchmarks/standing_comparison.py --data-dir DATA_DIR --jobs 2 [--only-print]
+
+DATA_DIR holds hopper_medium-v2.hdf5, hopper_medium_expert-v2.hdf5 and halfcheetah_medium_expert-v2.hdf5; sets of their
+kind are made by `python collect.py env_id=Hopper-v5` and `env_id=HalfCheetah-v5`. Cells that are finished are skipped,
+cells that are missing are printed as missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from measuring import machine
+
+from envs.scores import Estimate, estimate, interquartile_mean, paired_difference, probability_of_improvement
+
+ROOT = Path(__file__).resolve().parent.parent
+BACKBONES = ("min_gru", "min_lstm", "gru", "lstm", "attention")
+SETS = {  # name: (task, file, environment)
+    "hopper demo": ("hopper_demo", None, None),
+    "hopper medium": ("hopper", "hopper_medium-v2.hdf5", "Hopper-v5"),
+    "hopper medium-expert": ("hopper", "hopper_medium_expert-v2.hdf5", "Hopper-v5"),
+    "halfcheetah medium-expert": ("halfcheetah", "halfcheetah_medium_expert-v2.hdf5", "HalfCheetah-v5"),
+}
+
+
+class Cell(NamedTuple):
+    """One run."""
+
+    set_name: str
+    backbone: str
+    seed: int
+
+    def run_dir(self, runs: Path) -> Path:
+        return runs / self.set_name.replace(" ", "_") / f"{self.backbone}-seed{self.seed}"
+
+    def command(self, data_dir: str, runs: Path | None) -> list[str]:
+        task, file, env_id = SETS[self.set_name]
+        words = [f"experiment=backbones task={task} backbone={self.backbone} seed={self.seed} num_threads=1"]
+        words += [f"dataset={data_dir}/{file} env_id={env_id}"] if file else []
+        words += [f"run_dir={self.run_dir(runs)}"] if runs else []
+        return ["train_offline.py", *" ".join(words).split(" ")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data-dir", default=os.environ.get("DATA_DIR"), help="default: $DATA_DIR")
+    parser.add_argument("--runs", type=Path, default=Path("runs/standing"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once, of one thread each")
+    parser.add_argument("--only-print", action="store_true", help="train nothing, print what is there")
+    parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
+    chosen = parser.parse_args()
+    cells = list(all_cells(chosen.seeds))
+    if not chosen.only_print:
+        with ThreadPoolExecutor(chosen.jobs) as pool:
+            for line in pool.map(lambda cell: train(cell, chosen), cells):
+                print(line, flush=True)
+    page = write_page({cell: read(cell, chosen.runs) for cell in cells}, chosen)
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    chosen.out.write_text(page, encoding="utf-8")
+    print(f"written: {chosen.out}")
+
+
+def all_cells(num_seeds: int) -> Iterator[Cell]:
+    """Seed by seed, so that what is there after an hour is a fair comparison."""
+    for seed in range(num_seeds):
+        for set_name in SETS:
+            for backbone in BACKBONES:
+                yield Cell(set_name, backbone, seed)
+
+
+def train(cell: Cell, chosen: Any) -> str:
+    run_dir = cell.run_dir(chosen.runs)
+    if (run_dir / "results.json").is_file():
+        return f"{run_dir}: finished before"
+    if SETS[cell.set_name][1] and not chosen.data_dir:
+        return f"{run_dir}: missing, it needs --data-dir"
+    command = [sys.executable, *cell.command(chosen.data_dir, chosen.runs.resolve())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    outcome = "finished" if done.returncode == 0 else f"failed: {done.stderr.strip().splitlines()[-1:]}"
+    return f"{run_dir}: {outcome}"
+
+
+def read(cell: Cell, runs: Path) -> dict[str, Any] | None:
+    try:
+        results: dict[str, Any] = json.loads((cell.run_dir(runs) / "results.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return results if results["score"]["mean"] is not None else None
+
+
+def write_page(found: dict[Cell, dict[str, Any] | None], chosen: Any) -> str:
+    seeds = range(chosen.seeds)
+    num_missing = sum(results is None for results in found.values())
+    lines = [
+        "# The standing comparison",
+        "",
+        "Five backbones at equal parameters (to 2 %), 2,000 gradient steps, merged tokens, last checkpoint, one target",
+        f"declared before training, 20 episodes a run, {chosen.seeds} seeds. Mean of the seeds with a 95 % bootstrap",
+        "interval over seeds; three seeds make wide intervals, and intervals that overlap show no difference.",
+        "",
+        f"`python benchmarks/standing_comparison.py --data-dir DATA_DIR --seeds {chosen.seeds}`, one cell: "
+        f"`python {' '.join(Cell('hopper medium', 'min_gru', 0).command('DATA_DIR', None))}`",
+        "",
+        machine(1),
+        "",
+        *([f"**{num_missing} of {len(found)} runs are missing.**", ""] if num_missing else []),
+        *_table(["set", *BACKBONES], [[name, *_row(found, name, seeds)] for name in SETS]),
+        "",
+        "## Over all sets",
+        "",
+        *_over_all(found, seeds),
+        "",
+        "## Cost",
+        "",
+        "Seconds of training and of acting (20 episodes, environments included), parameters; means over all runs.",
+        "",
+        *_table(["", *BACKBONES], _costs(found)),
+        "",
+        "## Every run",
+        "",
+        *_table(["set", "seed", *BACKBONES], [row for name in SETS for row in _runs(found, name, seeds)]),
+        "",
+        "## Data",
+        "",
+        *_table(["set", "file", "sha256", "environment", "mean return", "target"], [_data(found, n) for n in SETS]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _scores(found: dict[Cell, dict[str, Any] | None], name: str, backbone: str, seeds: range) -> list[float]:
+    runs = [found[Cell(name, backbone, seed)] for seed in seeds]
+    return [run["score"]["mean"] for run in runs if run is not None]
+
+
+def _row(found: dict[Cell, dict[str, Any] | None], name: str, seeds: range) -> list[str]:
+    return [_in_words(_scores(found, name, backbone, seeds)) for backbone in BACKBONES]
+
+
+def _in_words(scores: list[float]) -> str:
+    return shown(estimate(scores)) if scores else "missing"
+
+
+def shown(found: Estimate, digits: int = 1) -> str:
+    if found.ci_low is None:
+        return f"{found.value:.{digits}f} (n = {found.n})"
+    return f"{found.value:.{digits}f} [{found.ci_low:.{digits}f}, {found.ci_high:.{digits}f}] (n = {found.n})"
+
+
+def _over_all(found: dict[Cell, dict[str, Any] | None], seeds: range) -> list[str]:
+    whole = {
+        backbone: np.array([_scores(found, name, backbone, seeds) for name in SETS]).T
+        for backbone in BACKBONES
+        if all(len(_scores(found, name, backbone, seeds)) == len(seeds) for name in SETS)
+    }
+    if "min_gru" not in whole:
+        return ["missing: min_gru has not run on every set"]
+    rows = []
+    for backbone, scores in whole.items():
+        better, difference = "", ""
+        if backbone != "min_gru":
+            better = shown(probability_of_improvement(whole["min_gru"], scores), 2)
+            difference = shown(paired_difference(whole["min_gru"], scores))
+        rows.append(
+            [backbone, shown(estimate(scores)), shown(estimate(scores, interquartile_mean)), difference, better]
+        )
+    headings = ["", "mean", "interquartile mean", "min_gru minus it, paired", "probability that min_gru is better"]
+    return _table(headings, rows)
+
+
+def _costs(found: dict[Cell, dict[str, Any] | None]) -> list[list[str]]:
+    rows: list[list[str]] = [["training, s"], ["acting, s"], ["parameters"]]
+    for backbone in BACKBONES:
+        runs = [run for cell, run in found.items() if cell.backbone == backbone and run is not None]
+        for row, values in zip(
+            rows,
+            (
+                [run["seconds"]["training"] for run in runs],
+                [run["seconds"]["evaluation"] for run in runs],
+                [run["weights"]["num_parameters"] for run in runs],
+            ),
+            strict=True,
+        ):
+            row.append(f"{np.mean(values):,.1f}" if values else "missing")
+    return rows
+
+
+def _runs(found: dict[Cell, dict[str, Any] | None], name: str, seeds: range) -> Iterator[list[str]]:
+    for seed in seeds:
+        runs = [found[Cell(name, backbone, seed)] for backbone in BACKBONES]
+        yield [name, str(seed), *("missing" if run is None else f"{run['score']['mean']:.1f}" for run in runs)]
+
+
+def _data(found: dict[Cell, dict[str, Any] | None], name: str) -> list[str]:
+    run = next((run for cell, run in found.items() if cell.set_name == name and run is not None), None)
+    if run is None:
+        return [name, SETS[name][1] or "embedded", "missing", "", "", ""]
+    about, data = run["provenance"], run["provenance"]["dataset"]
+    file, target = SETS[name][1] or "embedded", f"{run['protocol']['target_return']:g}"
+    return [name, file, f"`{data['sha256'][:16]}...`", about["env_id"], f"{data['mean_return']:.0f}", target]
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(line)} |" for line in (headings, ["---"] * len(headings), *rows)]
+
+
+if __name__ == "__main__":
+    main()
