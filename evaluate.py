@@ -5,10 +5,11 @@ python evaluate.py run_dir=DIR num_episodes=100 target_return=3600
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config import command_line
+from config import ConfigError, command_line
 
 if TYPE_CHECKING:
     from agents import DecisionTransformer
@@ -22,8 +23,9 @@ def main(config: dict[str, Any]) -> None:
     from agents.devices import choose_device
     from envs.tasks import Task
     from run import read_json, write_json
-    from summary import print_results
+    from summary import print_results, print_sweep
 
+    check_sweep(config["target_sweep"])
     run_dir = Path(config["run_dir"])
     agent = load_agent(run_dir).to(choose_device(config["device"], config["num_threads"]))
     agent.acting_mode = config["acting_mode"] or agent.acting_mode
@@ -40,6 +42,53 @@ def main(config: dict[str, Any]) -> None:
     )
     write_json(run_dir / "evaluation.json", results)
     print_results(results, run_dir, "evaluation.json")
+    if config["target_sweep"] is not None:
+        sweep = sweep_targets(agent, task, config)
+        write_json(run_dir / "target_sweep.json", sweep)
+        print_sweep(sweep)
+    if config["video"]:
+        film(agent, task, config, run_dir)
+
+
+def check_sweep(asked: Any) -> None:
+    """Raises ConfigError unless target_sweep is a number of returns or a list of them."""
+    from numbers import Real
+
+    numbers = asked if isinstance(asked, list) and asked else [asked]
+    if asked is not None and not all(isinstance(one, Real) and not isinstance(one, bool) for one in numbers):
+        raise ConfigError(f"target_sweep must be a number of returns to ask for, or a list of returns; got {asked!r}")
+
+
+def sweep_targets(agent: DecisionTransformer, task: Task, config: dict[str, Any]) -> dict[str, Any]:
+    """What the agent earns when asked for more and for less: {declared, points of {target_return, returns}}."""
+    import numpy as np
+
+    asked = config["target_sweep"]
+    if not isinstance(asked, list):
+        lowest = task.dataset.get("return_histogram", {"edges": [task.dataset["mean_return"]]})["edges"][0]
+        highest = max(task.dataset["best_return"], task.target_return)
+        asked = np.linspace(lowest, highest, max(2, int(asked))).tolist()
+    settings = {key: config[key] for key in ("num_episodes", "num_envs", "seed")}
+    points = [
+        {"target_return": float(one), "returns": judge(agent, task, target_return=float(one), **settings)["returns"]}
+        for one in asked
+    ]
+    return {"declared": task.target_return, "points": points}
+
+
+def film(agent: DecisionTransformer, task: Task, config: dict[str, Any], run_dir: Path) -> None:
+    """The first episode of the evaluation as video.mp4; where nothing can be drawn, a line that says what to do."""
+    from envs.video import VideoError, record_video
+    from run import write_json
+
+    target_return = task.target_return if config["target_return"] is None else config["target_return"]
+    try:
+        about = record_video(agent, task, run_dir / "video.mp4", seed=config["seed"], target_return=target_return)
+    except VideoError as error:
+        print(f"no video: {error}", file=sys.stderr)
+        return
+    write_json(run_dir / "video.json", about)
+    print(f"video: {run_dir / 'video.mp4'}, return {about['return']:.0f}")
 
 
 def judge(

@@ -127,6 +127,13 @@ class MetricsLog:
             spread = {"return_mean": statistics.fmean(returns), "return_std": statistics.pstdev(returns)}
             self.write(step, "score", {**spread, "normalized": score["mean"]})
 
+    def write_figure(self, name: str, figure: Any, step: int) -> None:
+        """Shows a matplotlib figure in TensorBoard."""
+        import numpy as np
+
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+        self._tensorboard.add_image(name, pixels, step, dataformats="HWC")  # type: ignore[no-untyped-call]
+
     def write_results(self, config: dict[str, Any], results: Mapping[str, Any]) -> None:
         """The final score: the last point of the curve, and TensorBoard's table of hyper-parameters."""
         self.write_score(config["train"]["num_steps"], results)

@@ -86,6 +86,18 @@ def print_results(results: dict[str, Any], run_dir: Path, file: str = "results.j
     console.print(f"everything: {run_dir / file}", highlight=False, soft_wrap=True)
 
 
+def print_sweep(sweep: dict[str, Any]) -> None:
+    """What was asked for and what was earned."""
+    table = Table(title="asked and earned")
+    for heading in ("asked", "mean return", "lowest", "highest"):
+        table.add_column(heading, justify="right")
+    for point in sweep["points"]:
+        returns = point["returns"]
+        earned = (sum(returns) / len(returns), min(returns), max(returns))
+        table.add_row(f"{point['target_return']:.0f}", *(f"{value:.0f}" for value in earned))
+    Console().print(table)
+
+
 def recorded_returns(task: dict[str, Any]) -> dict[str, float]:
     """The returns in the data that an agent's return is held against."""
     dataset = task["dataset"]
@@ -96,8 +108,8 @@ def recorded_returns(task: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def draw_learning_curve(run_dir: Path, results: dict[str, Any]) -> None:
-    """learning_curve.png: the loss, and the return over training against the returns in the data."""
+def draw_learning_curve(run_dir: Path, results: dict[str, Any]) -> Any:
+    """learning_curve.png: the loss, and the return over training against the returns in the data; gives the figure."""
     from run import read_metrics
 
     rows = read_metrics(run_dir)
@@ -108,6 +120,7 @@ def draw_learning_curve(run_dir: Path, results: dict[str, Any]) -> None:
     _draw_returns(return_axes, rows, results)
     figure.suptitle(f"{results['provenance']['env_id']}: {score_in_words(results)}")
     figure.savefig(run_dir / "learning_curve.png", dpi=120)
+    return figure
 
 
 def _axes() -> Any:

@@ -6,6 +6,7 @@ python train_offline.py task=hopper_demo backbone=min_lstm seed=1 train.num_step
 from __future__ import annotations
 
 import math
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +54,10 @@ def train_offline(config: dict[str, Any], run: RunDirectory) -> dict[str, Any]:
         seconds = time.perf_counter() - began
         results = judge(learner.acting_agent, task, **judging(config, "num_episodes"))
         results["seconds"]["training"] = seconds
+        results["peak_memory_mb"] = peak_memory_mb()
         results["weights"] = {"num_parameters": learner.num_parameters, "ema_decay": config["optimizer"]["ema_decay"]}
         log.write_results(config, results)
-    draw_learning_curve(run.path, results)
+        log.write_figure("learning_curve", draw_learning_curve(run.path, results), config["train"]["num_steps"])
     run.finish(results)
     return results
 
@@ -138,6 +140,16 @@ def judging(config: dict[str, Any], episodes_key: str) -> dict[str, Any]:
     """The keywords of `judge` for the final score or for a point of the learning curve."""
     settings = config["evaluate"]
     return {"num_episodes": settings[episodes_key], "num_envs": settings["num_envs"], "seed": settings["seed"]}
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory this process ever had, where the system says."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def stop_if_not_finite(values: dict[str, float], step: int, run: RunDirectory) -> None:

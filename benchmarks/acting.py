@@ -103,7 +103,8 @@ def draw(rows: list[dict[str, Any]], chosen: Any) -> Any:
             axis.plot(lengths, us if len(us) == len(lengths) else us * len(lengths), marker="o", label=label)
         heading = f"{num_envs} environment{'s' * (num_envs > 1)}"
         axis.set(xscale="log", yscale="log", xlabel="steps past", ylabel="microseconds a decision", title=heading)
-    all_axes[0][0].legend(fontsize="x-small")
+    figure.set_size_inches(11, 4.6)
+    figure.legend(*all_axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
     return figure
 
 

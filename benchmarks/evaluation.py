@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from measuring import alternate, arguments, milliseconds, ratio, report
+from measuring import alternate, arguments, bars, milliseconds, ratio, report
 
 from agents import DecisionTransformer, load_agent
 from config_overrides import Composer
@@ -39,7 +39,8 @@ def main() -> None:
     chosen = arguments(__doc__, run_dir=None, num_envs=[10, 64], num_steps=300, rounds=5)
     agent = load_agent(chosen.run_dir) if chosen.run_dir else untrained_agent()
     rows = [row for num_envs in chosen.num_envs for row in measure(agent, num_envs, chosen)]
-    report("evaluation", rows, chosen, note="Hopper-v5; bare: the same actions, each environment stepped by itself.")
+    note = "Hopper-v5; bare: the same actions, each environment stepped by itself."
+    report("evaluation", rows, chosen, note=note, figure=bars(rows, "ratio", "acting", "environments"))
 
 
 def measure(agent: DecisionTransformer, num_envs: int, chosen: Any) -> list[dict[str, Any]]:

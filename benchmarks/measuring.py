@@ -118,6 +118,18 @@ def axes(columns: int = 1, **settings: Any) -> tuple[Any, Any]:
     return figure, figure.subplots(1, columns, **settings)
 
 
+def bars(rows: Sequence[Mapping[str, Any]], value: str, label: str, by: str) -> Any:
+    """A figure of horizontal bars: one panel for each value of the column `by`, one bar a row."""
+    panels = list(dict.fromkeys(row[by] for row in rows))
+    figure, all_axes = axes(len(panels), squeeze=False)
+    figure.set_size_inches(5.5 * len(panels), 1.2 + 0.24 * len(rows) / len(panels))
+    for axis, panel in zip(all_axes[0], panels, strict=True):
+        shown = [row for row in rows if row[by] == panel][::-1]
+        axis.barh([str(row[label]) for row in shown], [row[value] for row in shown])
+        axis.set(xlabel=value, title=f"{by} {panel}")
+    return figure
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"

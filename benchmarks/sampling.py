@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import alternate, arguments, milliseconds, ratio, report
+from measuring import alternate, arguments, bars, milliseconds, ratio, report
 
 from agents import WindowSampler
 from agents.windows import returns_to_go
@@ -27,7 +27,8 @@ def main() -> None:
         for row in measure(episodes, context_length, batch_size, chosen)
     ]
     note = "x: times of the sampler. item by item: cut, pad and convert each window, then stack them, no workers."
-    report("sampling", rows, chosen, note=note)
+    bar_rows = [{**row, "what": f"{row['way']}, {row['batch']} windows"} for row in rows]
+    report("sampling", rows, chosen, note=note, figure=bars(bar_rows, "ms a batch", "what", "context"))
 
 
 def measure(episodes: Episodes, context_length: int, batch_size: int, chosen: Any) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from measuring import alternate, arguments, milliseconds, ratio, report
+from measuring import alternate, arguments, bars, milliseconds, ratio, report
 from peers import ACTION_DIM, OBS_DIM, CORLShaped, HuggingFace
 from torch import Tensor, nn
 
@@ -35,7 +35,7 @@ def main() -> None:
         "x: times of min_gru with one token a step, paired. matrix products: those of that min_gru alone, "
         "by torch.mm and by oneDNN, which the agent uses on AMD."
     )
-    report("train_step", rows, chosen, note=note)
+    report("train_step", rows, chosen, note=note, figure=bars(rows, "ms a step", "model", "context"))
 
 
 def measure(context_length: int, chosen: Any) -> list[dict[str, Any]]:

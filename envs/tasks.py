@@ -18,6 +18,7 @@ from envs.episodes import Episodes, Source
 if TYPE_CHECKING:
     import gymnasium
 
+HISTOGRAM_BINS = 60
 D4RL_INFOS = "D4RL (Farama-Foundation/D4RL, d4rl/infos.py)"
 D4RL_PORT = f"{D4RL_INFOS}, measured in its own environment, of which this is gymnasium-robotics' port"
 SUCCESS_RATE = "the share of episodes that reach the goal, as D4RL scores mazes"
@@ -186,6 +187,7 @@ def _note_outside(episodes: Episodes, actions: dict[str, Any]) -> str | None:
 def describe_dataset(episodes: Episodes, notes: list[str]) -> dict[str, Any]:
     """Where the episodes come from and how good they are, as plain JSON; returns are in environment units."""
     returns = episodes.returns
+    counts, edges = np.histogram(returns, bins=HISTOGRAM_BINS)
     return {
         "id": episodes.source.dataset_id,
         "sha256": episodes.source.sha256,
@@ -197,6 +199,7 @@ def describe_dataset(episodes: Episodes, notes: list[str]) -> dict[str, Any]:
         "mean_return": float(returns.mean()),
         "percentile_90_return": float(np.percentile(returns, 90)),
         "best_return": float(returns.max()),
+        "return_histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
     }
 
 

@@ -139,7 +139,9 @@ def test_a_task_is_plain_json_and_comes_back_from_it() -> None:
     assert Task.from_description(json.loads(json.dumps(task.describe()))) == task
     assert (task.env_id, task.env_kwargs, task.env_declared, task.reference) == ("Pendulum-v1", {"g": 5.0}, False, None)
     assert (task.max_episode_steps, task.actions) == (200, {"low": [-2.0], "high": [2.0]})
-    assert task.dataset == {
+    histogram = task.dataset["return_histogram"]
+    assert (sum(histogram["counts"]), histogram["edges"][0], histogram["edges"][-1]) == (2, 2.0, 5.0)
+    assert {key: value for key, value in task.dataset.items() if key != "return_histogram"} == {
         "id": "mine",
         "sha256": "0" * 64,
         "recorded_in": "Pendulum-v1",

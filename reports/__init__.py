@@ -1,0 +1,1 @@
+"""What finished runs say, as one page that needs nothing else."""
