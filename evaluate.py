@@ -36,9 +36,7 @@ def main(config: dict[str, Any]) -> None:
         agent,
         task,
         target_return=config["target_return"],
-        num_episodes=config["num_episodes"],
-        num_envs=config["num_envs"],
-        seed=config["seed"],
+        **judging(config),
     )
     write_json(run_dir / "evaluation.json", results)
     print_results(results, run_dir, "evaluation.json")
@@ -48,6 +46,11 @@ def main(config: dict[str, Any]) -> None:
         print_sweep(sweep)
     if config["video"]:
         film(agent, task, config, run_dir)
+
+
+def judging(settings: dict[str, Any]) -> dict[str, Any]:
+    """The keywords of `judge` that a config holds under their own names."""
+    return {key: settings[key] for key in ("num_episodes", "num_envs", "seed", "num_workers", "step_timeout")}
 
 
 def check_sweep(asked: Any) -> None:
@@ -68,9 +71,11 @@ def sweep_targets(agent: DecisionTransformer, task: Task, config: dict[str, Any]
         lowest = task.dataset.get("return_histogram", {"edges": [task.dataset["mean_return"]]})["edges"][0]
         highest = max(task.dataset["best_return"], task.target_return)
         asked = np.linspace(lowest, highest, max(2, int(asked))).tolist()
-    settings = {key: config[key] for key in ("num_episodes", "num_envs", "seed")}
     points = [
-        {"target_return": float(one), "returns": judge(agent, task, target_return=float(one), **settings)["returns"]}
+        {
+            "target_return": float(one),
+            "returns": judge(agent, task, target_return=float(one), **judging(config))["returns"],
+        }
         for one in asked
     ]
     return {"declared": task.target_return, "points": points}
@@ -98,6 +103,8 @@ def judge(
     num_episodes: int,
     num_envs: int,
     seed: int,
+    num_workers: int = 1,
+    step_timeout: float = 60.0,
     target_return: float | None = None,
 ) -> dict[str, Any]:
     """The agent's score with its spread and where it comes from: the content of results.json.
@@ -109,15 +116,27 @@ def judge(
 
     asked = task.target_return if target_return is None else target_return
     evaluation = evaluate(
-        agent, task.make_environment, num_episodes=num_episodes, target_return=asked, seed=seed, num_envs=num_envs
+        agent,
+        task.make_environment,
+        num_episodes=num_episodes,
+        target_return=asked,
+        seed=seed,
+        num_envs=num_envs,
+        num_workers=num_workers,
+        step_timeout=step_timeout,
     )
     successes, reference = evaluation.successes, task.reference
     if reference is None or reference["of"] == "return":
         score = summarize(evaluation.returns, reference)
     else:
         score = summarize([] if successes is None else successes, reference)
+    if evaluation.failures and not len(evaluation.returns):
+        score["reason"] = (
+            f"all {num_episodes} episodes failed, the first with {next(iter(evaluation.failures.values()))}"
+        )
     return {
         "score": score,
+        "failures": [{"seed": seed, "reason": why} for seed, why in evaluation.failures.items()],
         "success_rate": None if successes is None else float(successes.mean()),
         "returns": evaluation.returns.tolist(),
         "lengths": evaluation.lengths.tolist(),

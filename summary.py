@@ -56,7 +56,7 @@ def score_in_words(results: dict[str, Any]) -> str:
     """The mean return and, where there are reference scores, the normalised score with its interval."""
     returns, score = results["returns"], results["score"]
     if not returns:
-        return "not evaluated"
+        return str(score["reason"])
     words = f"return {sum(returns) / len(returns):.0f} over {len(returns)} episodes"
     if score["mean"] is None:
         return f"{words}, no normalised score: {score['reason']}"
@@ -74,9 +74,11 @@ def print_results(results: dict[str, Any], run_dir: Path, file: str = "results.j
         table.add_row(heading, f"{value:.0f}", _score(value, task["reference"]), "")
     table.add_section()
     table.add_row(*_agent_row(results), style="bold")
-    if results["success_rate"] is not None:
+    if results.get("success_rate") is not None:
         table.add_row("agent, share of successes", f"{100 * results['success_rate']:.0f} %", "", "")
     console.print(table)
+    for failure in results.get("failures", []):
+        console.print(f"episode of seed {failure['seed']} failed and is left out: {failure['reason']}", highlight=False)
     asked = "declared before training" if protocol["target_declared_before_training"] else "asked for afterwards"
     console.print(
         f"last checkpoint, target return {protocol['target_return']:.0f} ({asked}), "
@@ -149,7 +151,7 @@ def _agent_row(results: dict[str, Any]) -> tuple[str, str, str, str]:
     returns, score = results["returns"], results["score"]
     heading = f"agent, mean of {len(returns)} episodes"
     if not returns:
-        return "agent", "not evaluated", "", ""
+        return "agent", score["reason"], "", ""
     mean = f"{sum(returns) / len(returns):.0f}"
     if score["mean"] is None:
         return heading, mean, "none", score["reason"]

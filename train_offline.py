@@ -52,7 +52,7 @@ def train_offline(config: dict[str, Any], run: RunDirectory) -> dict[str, Any]:
     with MetricsLog(run.path, first_step) as log:
         train(config, task, learner, first_step, run, log)
         seconds = time.perf_counter() - began
-        results = judge(learner.acting_agent, task, **judging(config, "num_episodes"))
+        results = judge(learner.acting_agent, task, **judging_settings(config, "num_episodes"))
         results["seconds"]["training"] = seconds
         results["peak_memory_mb"] = peak_memory_mb()
         results["weights"] = {"num_parameters": learner.num_parameters, "ema_decay": config["optimizer"]["ema_decay"]}
@@ -86,7 +86,7 @@ def train(
                     choose_acting_mode(learner.acting_agent, learner.sampler.episodes)
                 run.save(learner, step)
             if is_due(step, settings["evaluate_every"]) and step < last_step and task.env_id is not None:
-                results = judge(learner.acting_agent, task, **judging(config, "num_curve_episodes"))
+                results = judge(learner.acting_agent, task, **judging_settings(config, "num_curve_episodes"))
                 log.write_score(step, results)
                 progress.say(step, results)
 
@@ -136,10 +136,11 @@ def build_learner(config: dict[str, Any], task: Task, episodes: Episodes, device
     )
 
 
-def judging(config: dict[str, Any], episodes_key: str) -> dict[str, Any]:
+def judging_settings(config: dict[str, Any], episodes_key: str) -> dict[str, Any]:
     """The keywords of `judge` for the final score or for a point of the learning curve."""
-    settings = config["evaluate"]
-    return {"num_episodes": settings[episodes_key], "num_envs": settings["num_envs"], "seed": settings["seed"]}
+    from evaluate import judging
+
+    return judging({**config["evaluate"], "num_episodes": config["evaluate"][episodes_key]})
 
 
 def peak_memory_mb() -> float | None:

@@ -35,6 +35,11 @@ def _content(runs: list[Run]) -> dict[str, Any]:
     finished = [run for run in runs if run.results is not None]
     warnings = [f"{run.path}: {run.problem}" for run in runs if run.problem]
     warnings += [f"{group.task}, {group.method}: {text}" for group in groups for text in group.warnings]
+    warnings += [
+        f"{run.path}: {len(failures)} episodes failed and are left out, the first with {failures[0]['reason']}"
+        for run in finished
+        if run.results and (failures := run.results.get("failures"))
+    ]
     warnings += _differences_within_tasks(groups)
     return {
         "title": _title(finished, groups),

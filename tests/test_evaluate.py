@@ -1,5 +1,9 @@
 """Evaluation: many environments at once, episodes that end at different times, failures named, honest intervals."""
 
+import multiprocessing
+import os
+import signal
+import time
 from typing import Any
 
 import gymnasium
@@ -49,35 +53,107 @@ def slow_return(seed: int, target_return: float) -> tuple[float, int]:
     return total, length
 
 
-def play(num_envs: int, make: Any = Countdown, num_episodes: int = 10) -> Evaluation:
-    return evaluate(SumOfRewards(), make, num_episodes=num_episodes, target_return=3.0, seed=5, num_envs=num_envs)
+def play(num_envs: int, make: Any = Countdown, num_episodes: int = 10, **settings: Any) -> Evaluation:
+    return evaluate(
+        SumOfRewards(), make, num_episodes=num_episodes, target_return=3.0, seed=5, num_envs=num_envs, **settings
+    )
 
 
-@pytest.mark.parametrize("num_envs", [1, 3, 10, 64])
-def test_the_result_is_that_of_one_episode_after_another(num_envs: int) -> None:
-    found = play(num_envs)
+@pytest.mark.parametrize(("num_envs", "num_workers"), [(1, 1), (3, 1), (10, 1), (64, 1), (7, 2), (64, 3)])
+def test_the_result_is_that_of_one_episode_after_another(num_envs: int, num_workers: int) -> None:
+    found = play(num_envs, num_workers=num_workers)
     expected = [slow_return(seed, 3.0) for seed in range(5, 15)]
     np.testing.assert_allclose(found.returns, [total for total, _ in expected], rtol=1e-5)
     assert found.lengths.tolist() == [length for _, length in expected]
     assert found.seeds.tolist() == list(range(5, 15))
+    assert found.failures == {}
 
 
-def test_an_environment_that_fails_is_named_with_the_seed_of_its_episode() -> None:
-    class Raises(Countdown):
-        def step(self, action: Any) -> Any:
-            if self.seed == 7:
-                raise RuntimeError("out of balance")
-            return super().step(action)
+class Raises(Countdown):
+    def step(self, action: Any) -> Any:
+        if self.seed == 7:
+            raise RuntimeError("out of balance")
+        return super().step(action)
 
-    class GivesNaN(Countdown):
-        def step(self, action: Any) -> Any:
-            observation, *rest = super().step(action)
-            return (observation * np.nan if self.seed == 7 else observation, *rest)
 
-    with pytest.raises(TaskError, match="RuntimeError in the episode of seed 7: out of balance"):
-        play(4, Raises)
-    with pytest.raises(TaskError, match="NaN or infinite observation in the episode of seed 7"):
-        play(4, GivesNaN)
+class CannotReset(Countdown):
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        if seed == 7:
+            raise RuntimeError("no ground")
+        return super().reset(seed=seed, options=options)
+
+
+class GivesNaN(Countdown):
+    def step(self, action: Any) -> Any:
+        observation, *rest = super().step(action)
+        return (observation * np.nan if self.seed == 7 else observation, *rest)
+
+
+class Hangs(Countdown):
+    def step(self, action: Any) -> Any:
+        if self.seed == 7:
+            time.sleep(60)
+        return super().step(action)
+
+
+class Dies(Countdown):
+    def step(self, action: Any) -> Any:
+        if self.seed == 7:
+            os._exit(3)
+        return super().step(action)
+
+
+class HangsDeep(Countdown):
+    """As compiled code does: no signal reaches it."""
+
+    def step(self, action: Any) -> Any:
+        if self.seed == 7:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+            time.sleep(60)
+        return super().step(action)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (Raises, "RuntimeError: out of balance"),
+        (CannotReset, "RuntimeError: no ground"),
+        (GivesNaN, "FloatingPointError: it gave a NaN or infinite observation"),
+        (Hangs, "TimeoutError: it took longer than 0.5 s"),
+    ],
+)
+def test_an_episode_that_fails_is_named_and_the_others_go_on(make: Any, reason: str, num_workers: int) -> None:
+    found = play(4, make, num_workers=num_workers, step_timeout=0.5)
+    assert found.failures == {7: reason}
+    others = [seed for seed in range(5, 15) if seed != 7]
+    assert found.seeds.tolist() == others
+    np.testing.assert_allclose(found.returns, [slow_return(seed, 3.0)[0] for seed in others], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("make", "reason"), [(Dies, "exit code 3"), (HangsDeep, "did not answer within")])
+def test_a_process_that_dies_or_hangs_takes_only_its_own_episodes_along(
+    make: Any, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("envs.fleet.GRACE", 4.0)
+    found = play(4, make, num_workers=2, step_timeout=0.1)
+    assert set(found.failures) == {7, 8}  # seeds 5 to 8 in the first wave, 7 and 8 in the second process
+    assert all(reason in why for why in found.failures.values())
+    others = [5, 6, *range(9, 15)]
+    assert found.seeds.tolist() == others
+    np.testing.assert_allclose(found.returns, [slow_return(seed, 3.0)[0] for seed in others], rtol=1e-5)
+    assert not multiprocessing.active_children()
+
+
+def no_environment() -> Any:
+    raise TaskError("there is none")
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_an_environment_that_cannot_be_made_ends_the_evaluation(num_workers: int) -> None:
+    with pytest.raises(TaskError, match="there is none"):
+        play(4, no_environment, num_workers=num_workers)
+    assert not multiprocessing.active_children()
 
 
 def test_the_score_is_normalised_and_its_interval_holds_the_mean() -> None:

@@ -177,6 +177,11 @@ def test_a_torn_run_is_named_and_the_others_are_shown(tmp_path: Path, harm: str)
     assert "50.8 [49.8, 51.8]" in page
 
 
+def test_episodes_that_failed_are_said(tmp_path: Path) -> None:
+    page = page_of(tmp_path, make_run(tmp_path, failures=[{"seed": 3, "reason": "TimeoutError: too slow"}]))
+    assert "1 episodes failed and are left out, the first with TimeoutError: too slow" in page
+
+
 def test_torn_runs_alone_make_a_page_too(tmp_path: Path) -> None:
     path = make_run(tmp_path)
     (path / "results.json").unlink()
