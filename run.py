@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -68,17 +69,30 @@ class RunDirectory:
 
         weights = learner.acting_agent.state_dict()
         spec = learner.acting_agent.describe()
-        save_checkpoint(self.path, num_updates, spec, weights, learner.state_dict(), keep=CHECKPOINTS_KEPT)
+        try:
+            save_checkpoint(self.path, num_updates, spec, weights, learner.state_dict(), keep=CHECKPOINTS_KEPT)
+        except OSError as error:
+            raise RunError(
+                f"the checkpoint of step {num_updates} could not be written to {self.path} ({error}). Older ones are "
+                "whole: make room or access, then give the same command again"
+            ) from error
 
     def restore(self, learner: Learner) -> int:
         """Puts the learner where the newest checkpoint left it; gives its number of updates, 0 for a new run."""
-        from agents.checkpoint import newest_checkpoint, read_checkpoint
+        from agents.checkpoint import newest_whole_checkpoint, remove_litter
 
-        if not (self.path / "checkpoints").is_dir():
+        remove_litter(self.path)
+        found, damaged = newest_whole_checkpoint(self.path)
+        for complaint in damaged:
+            print(f"not resumed from: {complaint}", file=sys.stderr)
+        if found is None and damaged:
+            raise RunError(f"no checkpoint in {self.path} is whole; choose another run_dir, or remove it to start anew")
+        if found is None:
             return 0
-        files = read_checkpoint(newest_checkpoint(self.path))
+        files = found
         num_updates: int = files["training.json"]["step"]
         learner.load_state_dict(files["training.safetensors"], files["agent.safetensors"], num_updates)
+        learner.acting_agent.acting_mode = files["agent.json"]["settings"]["acting_mode"]
         print(f"{self.path}: going on after step {num_updates}.")
         return num_updates
 

@@ -5,7 +5,6 @@ python train_offline.py task=hopper_demo backbone=min_lstm seed=1 train.num_step
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ if TYPE_CHECKING:  # what is heavy is imported where it is used, so that a wrong
     from agents.learner import Learner
     from envs import Episodes
     from envs.tasks import Task
+    from interruptions import Interruptions
     from run import MetricsLog, RunDirectory
 
 
@@ -40,6 +40,7 @@ def train_offline(config: dict[str, Any], run: RunDirectory) -> dict[str, Any]:
     """Load, build, train, evaluate, report: the whole story. Gives the content of results.json."""
     from agents.devices import choose_device
     from evaluate import judge
+    from interruptions import Interruptions
     from run import MetricsLog
     from summary import draw_learning_curve
 
@@ -49,8 +50,8 @@ def train_offline(config: dict[str, Any], run: RunDirectory) -> dict[str, Any]:
     first_step = run.restore(learner)
     run.begin(task)
     began = time.perf_counter()
-    with MetricsLog(run.path, first_step) as log:
-        train(config, task, learner, first_step, run, log)
+    with Interruptions() as interruptions, MetricsLog(run.path, first_step) as log:
+        train(config, task, learner, first_step, run, log, interruptions)
         seconds = time.perf_counter() - began
         results = judge(learner.acting_agent, task, **judging_settings(config, "num_episodes"))
         results["seconds"]["training"] = seconds
@@ -63,9 +64,18 @@ def train_offline(config: dict[str, Any], run: RunDirectory) -> dict[str, Any]:
 
 
 def train(
-    config: dict[str, Any], task: Task, learner: Learner, first_step: int, run: RunDirectory, log: MetricsLog
+    config: dict[str, Any],
+    task: Task,
+    learner: Learner,
+    first_step: int,
+    run: RunDirectory,
+    log: MetricsLog,
+    interruptions: Interruptions,
 ) -> None:
-    """Every gradient step, and what is due after some of them: a log line, a checkpoint, a point of the curve."""
+    """Every gradient step, and what is due after some of them: a log line, a point of the curve, a checkpoint.
+
+    The checkpoint comes last: where a run goes on from it, all else of that step has been done.
+    """
     from agents.acting import choose_acting_mode
     from evaluate import judge
     from run import is_due
@@ -78,17 +88,19 @@ def train(
             progress.advance()
             if is_due(step, settings["log_every"], last_step):
                 values = {name: float(value) for name, value in metrics.items()}
-                stop_if_not_finite(values, step, run)
                 log.write(step, "train", values)
                 progress.show(values["loss"])
-            if is_due(step, settings["checkpoint_every"], last_step):
-                if config["agent"]["acting_mode"] == "auto":
-                    choose_acting_mode(learner.acting_agent, learner.sampler.episodes)
-                run.save(learner, step)
+            is_checkpoint = is_due(step, settings["checkpoint_every"], last_step)
+            if is_checkpoint and config["agent"]["acting_mode"] == "auto":
+                choose_acting_mode(learner.acting_agent, learner.sampler.episodes)
             if is_due(step, settings["evaluate_every"]) and step < last_step and task.env_id is not None:
                 results = judge(learner.acting_agent, task, **judging_settings(config, "num_curve_episodes"))
                 log.write_score(step, results)
                 progress.say(step, results)
+            if is_checkpoint or interruptions.asked_to_save:
+                with interruptions.saving():
+                    run.save(learner, step)
+            interruptions.end_if_asked()
 
 
 def load_task(config: dict[str, Any]) -> tuple[Task, Episodes]:
@@ -132,6 +144,7 @@ def build_learner(config: dict[str, Any], task: Task, episodes: Episodes, device
         seed=config["seed"],
         batch_size=config["train"]["batch_size"],
         num_steps=config["train"]["num_steps"],
+        when_not_finite=config["train"]["when_not_finite"],
         **config["optimizer"],
     )
 
@@ -151,18 +164,6 @@ def peak_memory_mb() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def stop_if_not_finite(values: dict[str, float], step: int, run: RunDirectory) -> None:
-    """A loss or gradient that is NaN or infinite ends the run; its checkpoints are older and stay good."""
-    from run import RunError
-
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
-    if bad:
-        raise RunError(
-            f"{' and '.join(bad)} not finite at step {step}. Checkpoints in {run.path} are from before. "
-            "A lower optimizer.learning_rate or optimizer.max_grad_norm may help."
-        )
 
 
 if __name__ == "__main__":

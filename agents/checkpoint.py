@@ -26,6 +26,7 @@ from agents.decision_transformer import DecisionTransformer
 from minrnn import Backbone
 
 FORMAT_VERSION = 1
+FILES = ("agent.json", "agent.safetensors", "training.json", "training.safetensors")
 AGENTS: dict[str, type[DecisionTransformer]] = {
     "decision_transformer": DecisionTransformer,
     "behavior_cloning": DecisionTransformer,
@@ -106,6 +107,25 @@ def newest_checkpoint(run_dir: Path) -> Path:
     return found[0]
 
 
+def newest_whole_checkpoint(run_dir: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The files of the newest checkpoint that is whole, None if there is none, and what is wrong with newer ones."""
+    complaints: list[str] = []
+    for path in _checkpoints(run_dir):
+        try:
+            return read_checkpoint(path), complaints
+        except CheckpointError as error:
+            complaints.append(str(error))
+    return None, complaints
+
+
+def remove_litter(run_dir: Path) -> None:
+    """Takes away what a kill left half written."""
+    for path in (run_dir / "checkpoints").glob(".*.partial"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in run_dir.glob(".*.partial"):
+        path.unlink(missing_ok=True)
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The files of a checkpoint by name, JSON and tensors decoded; every byte was checked against the manifest."""
     manifest = _read_manifest(path)
@@ -114,7 +134,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if Path(name).name != name:
             raise CheckpointError(f"{path / 'manifest.json'} names a file outside its directory: {name!r}")
         data = _read_checked(path / name, expected)
-        contents[name] = json.loads(data) if name.endswith(".json") else _tensors(path / name, data)
+        contents[name] = _json(path / name, data) if name.endswith(".json") else _tensors(path / name, data)
     return contents
 
 
@@ -126,6 +146,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path / 'manifest.json'} cannot be read: {error!r}") from error
     if version != FORMAT_VERSION:
         raise CheckpointError(f"{path} has checkpoint format {version}; this version reads format {FORMAT_VERSION}")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not set(FILES) <= set(files):
+        raise CheckpointError(f"{path / 'manifest.json'} does not name all of {', '.join(FILES)}")
     return manifest
 
 
@@ -137,6 +160,13 @@ def _read_checked(path: Path, expected: dict[str, Any]) -> bytes:
     if len(data) != expected["bytes"] or _sha256(data) != expected["sha256"]:
         raise CheckpointError(f"{path} is damaged: its bytes do not match the sha256 in manifest.json")
     return data
+
+
+def _json(path: Path, data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
 
 
 def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:

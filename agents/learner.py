@@ -13,6 +13,12 @@ from agents.decision_transformer import DecisionTransformer
 from agents.windows import WindowSampler
 
 
+class LearningError(ValueError):
+    """A step that cannot be taken. The message is for the user."""
+
+    for_user = True
+
+
 class Learner:
     """One optimizer over one agent, fed by one sampler.
 
@@ -34,10 +40,12 @@ class Learner:
         weight_decay: float,
         max_grad_norm: float,
         ema_decay: float,
+        when_not_finite: Literal["stop", "skip"] = "stop",
     ) -> None:
         self.agent, self.sampler, self.seed, self.batch_size = agent, sampler, seed, batch_size
         self.num_steps, self.warmup_steps, self.schedule = num_steps, warmup_steps, schedule
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
+        self.when_not_finite = when_not_finite
         self.optimizer = torch.optim.AdamW(agent.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
         self._averaged = AveragedModel(agent, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
 
@@ -62,9 +70,23 @@ class Learner:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         gradient_norm = clip_grad_norm_(self.agent.parameters(), self.max_grad_norm)
+        if not math.isfinite(gradient_norm):  # nothing has been changed yet
+            if self.when_not_finite == "stop":
+                raise LearningError(self._explain(step, loss, gradient_norm))
+            return {"skipped": torch.tensor(1.0), "loss": torch.tensor(0.0), "gradient_norm": torch.tensor(0.0)}
         self.optimizer.step()
         self._averaged.update_parameters(self.agent)
         return {**metrics, "gradient_norm": gradient_norm, "learning_rate": torch.tensor(learning_rate)}
+
+    def _explain(self, step: int, loss: Tensor, gradient_norm: Tensor) -> str:
+        rows = self.sampler.starts(self.batch_size, seed=self.seed, step=step)
+        episodes = np.unique(np.searchsorted(self.sampler.episodes.offsets, rows, side="right") - 1)
+        return (
+            f"step {step + 1}: the loss is {loss.item():g} and the gradient's norm {gradient_norm.item():g}. Nothing "
+            "of that step was applied, and checkpoints are from before. Its batch was of episodes "
+            f"{', '.join(map(str, episodes[:40]))}. A lower optimizer.learning_rate or optimizer.max_grad_norm may "
+            "help; train.when_not_finite=skip goes on without such steps."
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that a later update depends on besides the acting agent's weights, as flat named tensors."""

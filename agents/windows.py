@@ -45,12 +45,17 @@ class WindowSampler:
 
     def sample(self, batch_size: int, *, seed: int, step: int) -> Batch:
         """The batch of this step of the run with this seed: the same whenever and wherever it is asked for."""
+        return self.windows(self.starts(batch_size, seed=seed, step=step))
+
+    def starts(self, batch_size: int, *, seed: int, step: int) -> np.ndarray:
+        """The rows of the flat store at which the windows of that batch begin, [batch_size]."""
         rng = np.random.default_rng([seed, step])
         drawn = rng.integers(self._num_windows[-1], size=batch_size)
         episode = np.searchsorted(self._num_windows, drawn, side="right")
         steps_to_end = self._num_windows[episode] - drawn
         begin, end = self.episodes.offsets[episode], self.episodes.offsets[episode + 1]
-        return self.windows(np.maximum(end - steps_to_end, begin))
+        starts: np.ndarray = np.maximum(end - steps_to_end, begin)
+        return starts
 
     def windows(self, starts: np.ndarray) -> Batch:
         """The windows that begin at these rows of the flat store; each ends with its episode at the latest."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
 WriteD4RL = Callable[..., Path]
+FAULTS = pytest.StashKey[dict[str, dict[str, list[str]]]]()
 
 
 def d4rl_columns(lengths: list[int], obs_dim: int = 3, action_dim: int = 2, rest: int = 0) -> dict[str, NDArray[Any]]:
@@ -57,3 +59,45 @@ def write_d4rl(tmp_path: Path) -> WriteD4RL:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Datasets that a test opens are cached for that test alone."""
     monkeypatch.setenv("MINRNN_RL_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+# A page of what a run survives, made by the tests themselves: pytest -m "slow or not slow" --reliability FILE
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reliability", help="write the outcome of every test of a fault into this file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[FAULTS] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    marker = item.get_closest_marker("fault")
+    if marker is not None and (report.when == "call" or report.outcome != "passed"):
+        cases = item.config.stash[FAULTS].setdefault(marker.args[0], {})
+        name = f"{item.path.name}::{item.originalname}"  # type: ignore[attr-defined]
+        cases.setdefault(name, []).append(report.outcome)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path = session.config.getoption("--reliability")
+    if not path:
+        return
+    lines = [
+        "# What a run survives",
+        "",
+        "Printed by the tests, each of which makes its fault for real:",
+        '`python -m pytest -m "slow or not slow" --reliability docs/reliability.md`',
+        "",
+        "| case | test | outcome |",
+        "|---|---|---|",
+    ]
+    for case, tests in sorted(session.config.stash[FAULTS].items()):
+        for name, outcomes in sorted(tests.items()):
+            count = Counter(outcomes)
+            lines.append(f"| {case} | `{name}` | {', '.join(f'{n} {what}' for what, n in sorted(count.items()))} |")
+    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
