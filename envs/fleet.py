@@ -83,6 +83,10 @@ class LocalPart:
         self._found: Stepped | None = None
 
     def begin(self, command: str, share: Any) -> None:
+        with _alarms():
+            self._begin(command, share)
+
+    def _begin(self, command: str, share: Any) -> None:
         if command == "reset":
             self._successes, self._failed = np.full_like(self._successes, -1), {}
             observations, infos = self._envs.reset(seed=share)
@@ -204,7 +208,7 @@ class RestAfterEnd(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gymnasium.Env[Any, Any], step_timeout: float) -> None:
         super().__init__(env)
-        self._step_timeout = step_timeout
+        self._step_timeout, self._has_alarm = step_timeout, can_be_interrupted()
         self._rests, self._success, self._failure = False, None, None  # type: tuple[bool, bool | None, str | None]
         self._observation: Any = None
 
@@ -235,14 +239,16 @@ class RestAfterEnd(gymnasium.Wrapper[Any, Any, Any, Any]):
     def _attempt(self, call: Callable[[], tuple[Any, Any]]) -> float:
         """The reward of a call that may do anything; what it does wrong becomes this episode's failure."""
         try:
-            with _time_limit(self._step_timeout):
-                observation, reward = call()
+            if self._has_alarm:
+                signal.setitimer(signal.ITIMER_REAL, self._step_timeout)  # the next step, or _alarms, ends it
+            observation, reward = call()
             if not np.isfinite(reward):
                 raise FloatingPointError(f"it gave reward {reward}")
             if not np.isfinite(observation).all():
                 raise FloatingPointError("it gave a NaN or infinite observation")
         except Exception as error:
-            self._rests, self._failure = True, f"{type(error).__name__}: {error}"
+            why = f"it took longer than {self._step_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
+            self._rests, self._failure = True, f"{type(error).__name__}: {why}"
             return 0.0
         self._observation = observation
         return float(reward)
@@ -257,18 +263,22 @@ class RestAfterEnd(gymnasium.Wrapper[Any, Any, Any, Any]):
         return info
 
 
+def can_be_interrupted() -> bool:
+    """Whether a signal can end a step that takes too long: POSIX, the main thread."""
+    return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+
+
 @contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError in the code inside after so many seconds, where a signal can: POSIX, the main thread."""
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+def _alarms() -> Iterator[None]:
+    """Where an environment's alarm goes off, TimeoutError is raised in its code."""
+    if not can_be_interrupted():
         yield
         return
 
     def stop(*_: Any) -> None:
-        raise TimeoutError(f"it took longer than {seconds:g} s")
+        raise TimeoutError("it took longer than a step may")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from envs.scores import Estimate, paired_difference, probability_of_improvement
 from reports import figures
 from reports.runs import Group, Run, group_runs, read_if_there
 
+FEW_SEEDS = 4
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
@@ -101,7 +102,11 @@ def _comparison_verdict(task: str, first: Group, second: Group) -> str:
     sentence += (
         f" Paired by seed it leads by {in_words(difference)}, and beats it with probability {better.value:.2f}: "
     )
-    return sentence + ("a difference that the seeds support." if sure else "these seeds do not show a difference.")
+    if not sure:
+        return sentence + "these seeds do not show a difference."
+    if difference.n < FEW_SEEDS:  # a bootstrap over so few is narrower than it should be
+        return sentence + f"a lead, but {difference.n} seeds are too few to be sure of it."
+    return sentence + "a difference that the seeds support."
 
 
 def _paired(first: Group, second: Group) -> tuple[list[float], list[float]] | None:
@@ -131,11 +136,17 @@ def _tables(groups: list[Group]) -> list[dict[str, Any]]:
     for task in dict.fromkeys(group.task for group in groups):
         here = sorted((group for group in groups if group.task == task), key=_by_score, reverse=True)
         best = here[0] if len(here) > 1 and here[0].score is not None else None
-        rows = [{"cells": _cells(group), "best": group is best} for group in here]
+        rows: list[dict[str, Any]] = [{"cells": _cells(group), "best": group is best} for group in here]
         data, reference = here[0].runs[0].about["dataset"], here[0].runs[0].about["reference"]
         for what, key in (("data: mean (the behaviour policy)", "mean_return"), ("data: best episode", "best_return")):
             rows.append({"cells": [what, *_recorded(data[key], reference)], "best": False})
-        tables.append({"headings": HEADINGS, "rows": rows, "caption": _caption(task, here)})
+        if reference is not None and reference["of"] == "return":
+            rows.append({"cells": ["random policy", *_recorded(reference["min"], reference)], "best": False})
+        kept = [place for place in range(len(HEADINGS)) if not place or any(row["cells"][place] for row in rows)]
+        for row in rows:
+            row["cells"] = [row["cells"][place] for place in kept]
+        headings = [HEADINGS[place] for place in kept]
+        tables.append({"headings": headings, "rows": rows, "caption": _caption(task, here)})
     return tables
 
 

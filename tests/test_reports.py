@@ -110,6 +110,7 @@ def test_a_runs_page_holds_its_score_and_what_it_rests_on(tmp_path: Path) -> Non
         "declared before training",
         "321 MB",
         "25,000 µs",
+        "random policy",
     ):
         assert part in page, part
     assert page.count("<svg") == 2
@@ -135,6 +136,13 @@ def test_a_comparison_says_who_is_better_by_how_much_and_how_sure_that_is(tmp_pa
     assert "Paired by seed it leads by 17.8 [" in page
     assert "a difference that the seeds support" in page
     assert page.count("<svg") == 4  # scores, curves, returns, profile
+
+
+def test_three_seeds_are_too_few_to_be_sure(tmp_path: Path) -> None:
+    for seed in range(3):
+        make_run(tmp_path / "runs", seed=seed)
+        make_run(tmp_path / "runs", seed=seed, backbone="gru", level=60.0)
+    assert "a lead, but 3 seeds are too few to be sure of it" in page_of(tmp_path, tmp_path / "runs")
 
 
 def test_close_scores_are_not_called_a_difference(tmp_path: Path) -> None:
