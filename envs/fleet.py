@@ -159,6 +159,7 @@ class RemotePart:
                 return None
             answer = self._connection.recv()
         except (EOFError, OSError):
+            self._process.join(timeout=5)  # it closed the connection a moment before it was gone
             self._fail(f"its process died (exit code {self._process.exitcode})")
             return None
         if isinstance(answer, Exception):

@@ -77,6 +77,7 @@ def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
     assert names(tmp_path / "new") == ["hopper_toy-v2.hdf5"]
 
 
+@pytest.mark.fault("a download that breaks off")
 def test_a_download_that_breaks_off_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
     server.behaviours = ["breaks off", "breaks off", "fine"]
     assert fetch(FILE, tmp_path).read_bytes() == CONTENT
@@ -98,6 +99,7 @@ def test_a_server_without_ranges_starts_again(server: Server, tmp_path: Path) ->
     assert fetch(FILE, tmp_path).read_bytes() == CONTENT
 
 
+@pytest.mark.fault("a download of the wrong size or with the wrong hash")
 @pytest.mark.parametrize(
     ("behaviour", "message"), [("wrong", "do not have the published sha256"), ("lies", "it offers 300,007 bytes where")]
 )

@@ -62,6 +62,7 @@ def test_other_bytes_under_the_same_name_are_read_anew(path: Path, write_d4rl: W
     assert open_file(path).lengths.tolist() == [5, 6]
 
 
+@pytest.mark.fault("a cache entry that is cut, flipped or incomplete")
 @pytest.mark.parametrize("name", ["observations.npy", "offsets.npy", "manifest.json"])
 @pytest.mark.parametrize("harm", ["cut", "flipped", "gone"])
 def test_a_torn_entry_is_made_again(path: Path, name: str, harm: str) -> None:
@@ -113,6 +114,7 @@ def test_without_a_place_for_the_cache_the_data_is_read_anyway(
     assert "not kept in the cache" in episodes.source.notes[-1]
 
 
+@pytest.mark.fault("several processes that prepare one dataset")
 def test_processes_that_open_it_together_get_the_same(path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     with context.Pool(3) as pool:
@@ -125,6 +127,7 @@ def _lengths(path: Path) -> list[int]:
     return open_file(path).lengths.tolist()
 
 
+@pytest.mark.fault("a process killed while it prepared a dataset")
 def test_a_killed_process_holds_nobody_up(path: Path, tmp_path: Path) -> None:
     code = f"""
 import sys, time
@@ -143,6 +146,7 @@ open_stored({path.name!r}, {sha256_of_file(path)!r}, read)
     assert_equal(open_file(path), read_d4rl(path))
 
 
+@pytest.mark.fault("the disk of the cache is full")
 @pytest.mark.slow
 def test_a_full_disk_costs_the_cache_and_not_the_data(
     write_d4rl: WriteD4RL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

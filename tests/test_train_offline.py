@@ -82,6 +82,7 @@ def test_a_run_stopped_and_resumed_ends_as_one_that_was_not(tmp_path: Path, monk
     )
 
 
+@pytest.mark.fault("another config in a directory, and a run that is finished")
 def test_a_finished_run_says_so_and_another_config_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +121,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], *overrides: str)
     return capsys.readouterr().err
 
 
+@pytest.mark.fault("a dataset that is missing, foreign, cut or does not fit")
 def test_bad_input_is_refused_before_the_first_step(
     tmp_path: Path, hopper_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,6 +33,7 @@ def test_an_evaluation_sweeps_targets_and_refuses_what_is_none(
     assert "target_sweep must be a number of returns" in capsys.readouterr().err
 
 
+@pytest.mark.fault("no display for a video")
 @pytest.mark.slow
 @pytest.mark.parametrize(("renderer", "drawn"), [("egl", True), ("glfw", False)])
 def test_a_video_is_drawn_or_the_way_to_one_is_told(tmp_path: Path, renderer: str, drawn: bool) -> None:
