@@ -33,6 +33,7 @@ def test_a_whole_file_opens_with_its_own_links(tmp_path: Path) -> None:
         assert file["soft"][2] == 2
 
 
+@pytest.mark.fault("a dataset whose data lies in other files")
 def test_an_external_link_is_refused(tmp_path: Path) -> None:
     write_whole(tmp_path / "other.hdf5")
     with h5py.File(tmp_path / "evil.hdf5", "w") as file:
@@ -40,6 +41,7 @@ def test_an_external_link_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "evil.hdf5", "'rewards' is an external link to 'other.hdf5'")
 
 
+@pytest.mark.fault("a dataset whose data lies in other files")
 def test_an_external_link_in_the_middle_of_a_path_is_refused(tmp_path: Path) -> None:
     write_whole(tmp_path / "other.hdf5")
     with h5py.File(tmp_path / "evil.hdf5", "w") as file:
@@ -48,6 +50,7 @@ def test_an_external_link_in_the_middle_of_a_path_is_refused(tmp_path: Path) -> 
     refused(tmp_path / "evil.hdf5", "'deep/door' is an external link")
 
 
+@pytest.mark.fault("a dataset whose data lies in other files")
 def test_external_storage_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(bytes(24))
     with h5py.File(tmp_path / "evil.hdf5", "w") as file:
@@ -55,6 +58,7 @@ def test_external_storage_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "evil.hdf5", "'deep/rewards' is stored outside, in '.*secret'")
 
 
+@pytest.mark.fault("a dataset whose data lies in other files")
 def test_a_virtual_dataset_is_refused(tmp_path: Path) -> None:
     layout = h5py.VirtualLayout((3000,), "f8")
     layout[:] = h5py.VirtualSource(write_whole(tmp_path / "other.hdf5"), "inner/rewards", shape=(3000,))
@@ -63,6 +67,7 @@ def test_a_virtual_dataset_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "evil.hdf5", "'rewards' is a virtual dataset")
 
 
+@pytest.mark.fault("a dataset that is cut short")
 def test_a_truncated_file_is_to_be_downloaded_again(tmp_path: Path) -> None:
     path = write_whole(tmp_path / "cut.hdf5")
     path.write_bytes(path.read_bytes()[:-1000])
