@@ -187,20 +187,18 @@ def test_fifty_kills_lose_nothing(tmp_path: Path, undisturbed: tuple[str, str, A
 
 @pytest.mark.fault("a kill at each file operation of a save")
 def test_a_kill_at_each_file_operation_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
-    """In a child that dies, by os._exit, at its n-th call that touches a file of the second save."""
+    """In children that die, by os._exit, at their n-th call that touches a file of the second save."""
     code = f"""
 import os, sys
 sys.path[:0] = {[str(ROOT), str(ROOT / "tests")]!r}
 from pathlib import Path
-import shutil, torch
+import torch
 from toys import new_agent, recorded
 from agents import checkpoint
 torch.set_num_threads(1)
 agent = new_agent(recorded())
-def save(step): checkpoint.save_checkpoint(Path(sys.argv[1]), step, agent.describe(), agent.state_dict(),
-                                           {{"x": torch.ones(2)}}, keep=1)
-shutil.rmtree(sys.argv[1], ignore_errors=True); save(1)
-left = int(sys.argv[2])
+def save(run_dir, step):
+    checkpoint.save_checkpoint(run_dir, step, agent.describe(), agent.state_dict(), {{"x": torch.ones(2)}}, keep=1)
 def dying(call):
     def wrapped(*arguments, **keywords):
         global left
@@ -208,18 +206,26 @@ def dying(call):
         if left < 0: os._exit(9)
         return call(*arguments, **keywords)
     return wrapped
-os.fsync, os.rename, os.mkdir, os.open = map(dying, (os.fsync, os.rename, os.mkdir, os.open))
-os.rmdir, os.unlink = dying(os.rmdir), dying(os.unlink)
-Path.open, Path.rename = dying(Path.open), dying(Path.rename)
-save(2)
+for left in range(200):
+    run_dir = Path(sys.argv[1]) / str(left)
+    save(run_dir, 1)
+    child = os.fork()
+    if child == 0:
+        for name in ("fsync", "rename", "mkdir", "open", "rmdir", "unlink"): setattr(os, name, dying(getattr(os, name)))
+        Path.open, Path.rename = dying(Path.open), dying(Path.rename)
+        save(run_dir, 2)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0: break
 """
-    for operation in range(200):
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run"), str(operation)], check=False)
-        files, _ = newest_whole_checkpoint(tmp_path / "run")
-        assert files is not None, operation
-        if done.returncode == 0:
-            break
-    assert operation > 10
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    runs = sorted(tmp_path.iterdir())
+    assert len(runs) > 10
+    for run_dir in runs:
+        files, _ = newest_whole_checkpoint(run_dir)
+        assert files is not None, run_dir
+    whole, _ = newest_whole_checkpoint(tmp_path / str(len(runs) - 1))
+    assert whole is not None
+    assert whole["training.json"]["step"] == 2
 
 
 @pytest.mark.fault("resume: every backbone and token layout, bit for bit")
