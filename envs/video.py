@@ -76,7 +76,7 @@ def _frames(
 
 def _draw(env: Any) -> NDArray[np.uint8]:
     model = getattr(env.unwrapped, "model", None)
-    if model is not None:  # without shadows and smoothing drawing in software is ten times faster
+    if model is not None:  # without shadows and smoothing drawing in software is much faster
         model.vis.quality.shadowsize = model.vis.quality.offsamples = 0
     try:
         frame = env.render()
