@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from envs.episodes import Episode, Episodes
 
-ROWS_AT_ONCE = 1 << 16
+ROWS_AT_ONCE = 1 << 16  # of data that may be larger than memory
 
 
 class DataError(ValueError):

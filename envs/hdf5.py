@@ -12,9 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.checks import DataError
-
-ROWS_AT_ONCE = 1 << 16
+from envs.checks import ROWS_AT_ONCE, DataError
 
 
 @contextmanager
