@@ -28,6 +28,7 @@ NULLABLE: dict[str, type] = {
 CHOICES: dict[str, tuple[str, ...]] = {
     "acting_mode": ("carried", "window"),
     "agent.acting_mode": ("auto", "carried", "window"),
+    "checkpoint": ("best", "last"),
     "agent.token_layout": ("interleaved", "merged"),
     "optimizer.schedule": ("constant", "cosine"),
     "device": ("auto", "cpu", "cuda", "cuda:N", "mps"),

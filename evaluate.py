@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 @command_line("evaluate")
 def main(config: dict[str, Any]) -> None:
-    """Scores the newest checkpoint and writes evaluation.json; the run's own results.json stays as it is."""
+    """Scores the last checkpoint, or the best, and writes evaluation.json; the run's own results.json stays."""
     from agents import load_agent
     from agents.devices import choose_device
     from envs.tasks import Task
-    from run import read_json, write_json
+    from run import best_checkpoint, read_json, write_json
     from summary import print_results, print_sweep
 
     check_sweep(config["target_sweep"])
     run_dir = Path(config["run_dir"])
-    agent = load_agent(run_dir).to(choose_device(config["device"], config["num_threads"]))
+    checkpoint = best_checkpoint(run_dir) if config["checkpoint"] == "best" else run_dir
+    agent = load_agent(checkpoint).to(choose_device(config["device"], config["num_threads"]))
     agent.acting_mode = config["acting_mode"] or agent.acting_mode
     task = Task.from_description(read_json(run_dir / "task.json"))
     if config["env_id"] is not None:
@@ -38,6 +39,7 @@ def main(config: dict[str, Any]) -> None:
         target_return=config["target_return"],
         **judging(config),
     )
+    results["protocol"]["checkpoint"] = config["checkpoint"]
     write_json(run_dir / "evaluation.json", results)
     print_results(results, run_dir, "evaluation.json")
     if config["target_sweep"] is not None:

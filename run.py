@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock, Timeout
 
-from config import PLACE_KEYS, differing_keys, dotted_keys
+from config import PLACE_KEYS, differing_keys
 
 if TYPE_CHECKING:
     from agents.learner import Learner
@@ -63,14 +61,22 @@ class RunDirectory:
         path = self.path / "results.json"
         return read_json(path) if path.is_file() else None
 
-    def save(self, learner: Learner, num_updates: int) -> None:
-        """Writes the checkpoint after this many updates and drops all but the newest few."""
+    def save(self, learner: Learner, num_updates: int, best_step: int | None) -> None:
+        """Writes the checkpoint after this many updates and drops all but the newest few and the best one."""
         from agents.checkpoint import save_checkpoint
 
         weights = learner.acting_agent.state_dict()
         spec = learner.acting_agent.describe()
         try:
-            save_checkpoint(self.path, num_updates, spec, weights, learner.state_dict(), keep=CHECKPOINTS_KEPT)
+            save_checkpoint(
+                self.path,
+                num_updates,
+                spec,
+                weights,
+                learner.state_dict(),
+                keep=CHECKPOINTS_KEPT,
+                best_step=best_step,
+            )
         except OSError as error:
             raise RunError(
                 f"the checkpoint of step {num_updates} could not be written to {self.path} ({error}). Older ones are "
@@ -111,69 +117,15 @@ class RunDirectory:
             raise RunError(f"{self.path} holds a run of another config; choose another run_dir:\n  {differing}")
 
 
-class MetricsLog:
-    """What was measured after which gradient step: a line of JSON each, and the same numbers in TensorBoard.
+def best_checkpoint(run_dir: Path) -> Path:
+    """The checkpoint that did best while the run trained, which is a choice made by score."""
+    from agents.checkpoint import checkpoint_of
+    from metrics import best_step, learning_curve, read_metrics
 
-    Opened at first_step it forgets what was logged after that step, so a resumed run repeats none.
-    """
-
-    def __init__(self, path: Path, first_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        kept = [row for row in read_metrics(path) if row["step"] <= first_step]
-        self._file = (path / "metrics.jsonl").open("w", encoding="utf-8")
-        self._file.writelines(json.dumps(row) + "\n" for row in kept)
-        purge_step = first_step + 1 if first_step else None
-        self._tensorboard = SummaryWriter(str(path / "tensorboard"), purge_step=purge_step)  # type: ignore[no-untyped-call]
-
-    def write(self, step: int, group: str, values: Mapping[str, float | None]) -> None:
-        """Logs values measured after this many gradient steps as GROUP/NAME; None is not logged."""
-        named = {f"{group}/{name}": value for name, value in values.items() if value is not None}
-        self._file.write(json.dumps({"step": step, **named}) + "\n")
-        self._file.flush()
-        for name, value in named.items():
-            self._tensorboard.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
-
-    def write_score(self, step: int, results: Mapping[str, Any]) -> None:
-        """Logs what an evaluation after this many gradient steps gave."""
-        returns, score = results["returns"], results["score"]
-        if returns:
-            spread = {"return_mean": statistics.fmean(returns), "return_std": statistics.pstdev(returns)}
-            self.write(step, "score", {**spread, "normalized": score["mean"]})
-
-    def write_figure(self, name: str, figure: Any, step: int) -> None:
-        """Shows a matplotlib figure in TensorBoard."""
-        import numpy as np
-
-        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
-        self._tensorboard.add_image(name, pixels, step, dataformats="HWC")  # type: ignore[no-untyped-call]
-
-    def write_results(self, config: dict[str, Any], results: Mapping[str, Any]) -> None:
-        """The final score: the last point of the curve, and TensorBoard's table of hyper-parameters."""
-        self.write_score(config["train"]["num_steps"], results)
-        if results["returns"]:
-            outcome = {"return_mean": statistics.fmean(results["returns"])}
-            parameters = {key: str(value) if value is None else value for key, value in dotted_keys(config)}
-            self._tensorboard.add_hparams(parameters, outcome, run_name="hparams")  # type: ignore[no-untyped-call]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
-        self._tensorboard.close()  # type: ignore[no-untyped-call]
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The logged rows of a run directory, oldest first, up to a line that a kill tore."""
-    file = path / "metrics.jsonl"
-    rows: list[dict[str, Any]] = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+    step = best_step(learning_curve(read_metrics(run_dir)))
+    if step is None or not checkpoint_of(run_dir, step).is_dir():
+        raise RunError(f"no checkpoint in {run_dir} is known as its best: it was not evaluated while it trained")
+    return checkpoint_of(run_dir, step)
 
 
 def is_due(step: int, every: int, last_step: int | None = None) -> bool:
@@ -189,7 +141,14 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
+    write_whole(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
     """Writes beside the final name and renames: the file is there whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, path)

@@ -112,7 +112,7 @@ def recorded_returns(task: dict[str, Any]) -> dict[str, float]:
 
 def draw_learning_curve(run_dir: Path, results: dict[str, Any]) -> Any:
     """learning_curve.png: the loss, and the return over training against the returns in the data; gives the figure."""
-    from run import read_metrics
+    from metrics import read_metrics
 
     rows = read_metrics(run_dir)
     figure, (loss_axes, return_axes) = _axes()

@@ -18,19 +18,22 @@ if TYPE_CHECKING:  # what is heavy is imported where it is used, so that a wrong
     from envs import Episodes
     from envs.tasks import Task
     from interruptions import Interruptions
-    from run import MetricsLog, RunDirectory
+    from metrics import MetricsLog
+    from run import RunDirectory
 
 
 @command_line("train_offline")
 def main(config: dict[str, Any]) -> None:
     """Runs this config in its directory, or goes on with it, or says that it is finished."""
+    from agents.devices import advising_on_memory
     from run import RunDirectory
     from summary import print_results
 
     with RunDirectory(run_directory(config), config) as run:
         results = run.results
         if results is None:
-            results = train_offline(config, run)
+            with advising_on_memory(memory_advice(config)):
+                results = train_offline(config, run)
         else:
             print(f"{run.path} is finished: nothing left to do.")
         print_results(results, run.path)
@@ -41,7 +44,7 @@ def train_offline(config: dict[str, Any], run: RunDirectory) -> dict[str, Any]:
     from agents.devices import choose_device
     from evaluate import judge
     from interruptions import Interruptions
-    from run import MetricsLog
+    from metrics import MetricsLog
     from summary import draw_learning_curve
 
     device = choose_device(config["device"], config["num_threads"])
@@ -97,9 +100,11 @@ def train(
                 results = judge(learner.acting_agent, task, **judging_settings(config, "num_curve_episodes"))
                 log.write_score(step, results)
                 progress.say(step, results)
+                is_checkpoint |= log.best_step == step
             if is_checkpoint or interruptions.asked_to_save:
                 with interruptions.saving():
-                    run.save(learner, step)
+                    log.flush()
+                    run.save(learner, step, log.best_step)
             interruptions.end_if_asked()
 
 
@@ -154,6 +159,17 @@ def judging_settings(config: dict[str, Any], episodes_key: str) -> dict[str, Any
     from evaluate import judging
 
     return judging({**config["evaluate"], "num_episodes": config["evaluate"][episodes_key]})
+
+
+def memory_advice(config: dict[str, Any]) -> str:
+    """What to change when memory runs out; other settings are another run, which begins anew."""
+    train, agent, backbone, evaluate = (config[group] for group in ("train", "agent", "backbone", "evaluate"))
+    return (
+        f"Training needs less with a lower train.batch_size (now {train['batch_size']}), agent.context_length "
+        f"({agent['context_length']}), backbone.hidden_size ({backbone['hidden_size']}) or backbone.num_layers "
+        f"({backbone['num_layers']}), evaluation with a lower evaluate.num_envs ({evaluate['num_envs']}); "
+        "what other programs hold of the memory counts too"
+    )
 
 
 def peak_memory_mb() -> float | None:

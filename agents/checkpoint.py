@@ -74,10 +74,17 @@ def load_agent(run_dir: str | Path) -> DecisionTransformer:
 
 
 def save_checkpoint(
-    run_dir: Path, step: int, spec: dict[str, Any], weights: dict[str, Tensor], training: dict[str, Tensor], keep: int
+    run_dir: Path,
+    step: int,
+    spec: dict[str, Any],
+    weights: dict[str, Tensor],
+    training: dict[str, Tensor],
+    *,
+    keep: int,
+    best_step: int | None = None,
 ) -> Path:
-    """Writes the checkpoint of this step and then removes all but the newest `keep`."""
-    final = run_dir / "checkpoints" / f"step_{step:08d}"
+    """Writes the checkpoint of this step and then removes all but the newest `keep` and that of best_step."""
+    final = checkpoint_of(run_dir, step)
     partial = final.with_name(f".{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -95,8 +102,14 @@ def save_checkpoint(
     partial.rename(final)
     _sync_directory(final.parent)
     for old in _checkpoints(run_dir)[keep:]:
-        shutil.rmtree(old)
+        if best_step is None or old != checkpoint_of(run_dir, best_step):
+            shutil.rmtree(old)
     return final
+
+
+def checkpoint_of(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint after this many gradient steps lies, if it was kept."""
+    return run_dir / "checkpoints" / f"step_{step:08d}"
 
 
 def newest_checkpoint(run_dir: Path) -> Path:

@@ -3,16 +3,34 @@
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from minrnn import scan
 
+# How the allocators that have no exception of their own say it: torch on a CPU, and on Apple's GPUs.
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
 
 class DeviceError(ValueError):
-    """A device that is asked for and not there. The message is for the user."""
+    """A device that is asked for and not there, or too small. The message is for the user."""
 
     for_user = True
+
+
+@contextmanager
+def advising_on_memory(advice: str) -> Iterator[None]:
+    """Turns a lack of memory, of the machine or of its GPU, into a DeviceError that ends with this advice."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise DeviceError(f"out of memory ({_first_line(error)}). {advice}") from error
+    except RuntimeError as error:
+        if not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        raise DeviceError(f"out of memory ({_first_line(error)}). {advice}") from error
 
 
 def choose_device(name: str, num_threads: int | None) -> torch.device:
@@ -45,6 +63,10 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(mmap_threshold, 32 * 1024**2)  # the largest it takes
         mallopt(trim_threshold, 1024**3)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["no more was said"])[0]
 
 
 def _usable_cores() -> set[int]:

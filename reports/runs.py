@@ -110,7 +110,8 @@ def find_runs(places: Iterable[Path]) -> list[Run]:
 
 def read_run(path: Path) -> Run:
     """The run in this directory, torn or not. Never raises for what is in it."""
-    from run import RunError, read_json, read_metrics
+    from metrics import read_metrics
+    from run import RunError, read_json
 
     problem: str | None = None
     config: dict[str, Any] = {}

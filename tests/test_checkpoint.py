@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +10,14 @@ import torch
 from toys import BACKBONES, new_agent, recorded
 
 from agents import CheckpointError, DecisionTransformer, build_agent, load_agent
-from agents.checkpoint import AgentError, newest_checkpoint, read_checkpoint, save_checkpoint
+from agents.checkpoint import FORMAT_VERSION, AgentError, newest_checkpoint, read_checkpoint, save_checkpoint
 
 SIX_HEADS = {"name": "attention", "mixer": {"num_heads": 6, "rotary": True}}
 
 
-def save(run_dir: Path, agent: DecisionTransformer, step: int = 1, keep: int = 2) -> Path:
-    return save_checkpoint(run_dir, step, agent.describe(), agent.state_dict(), {"x": torch.ones(2)}, keep=keep)
+def save(run_dir: Path, agent: DecisionTransformer, step: int = 1, **keywords: int) -> Path:
+    training = {"x": torch.ones(2)}
+    return save_checkpoint(run_dir, step, agent.describe(), agent.state_dict(), training, **{"keep": 2, **keywords})
 
 
 def first_actions(agent: DecisionTransformer) -> np.ndarray:
@@ -48,6 +50,14 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path).name == "step_00000100"
 
 
+def test_the_best_checkpoint_outlives_newer_ones_until_another_is_better(tmp_path: Path) -> None:
+    agent, kept = new_agent(recorded()), []
+    for step, best in ((10, 10), (20, 10), (30, 10), (40, 10), (50, 50), (60, 50)):
+        save(tmp_path, agent, step, best_step=best)
+        kept.append(sorted(int(path.name.removeprefix("step_")) for path in (tmp_path / "checkpoints").iterdir()))
+    assert kept == [[10], [10, 20], [10, 20, 30], [10, 30, 40], [40, 50], [50, 60]]
+
+
 @pytest.mark.fault("one flipped bit in a checkpoint")
 @pytest.mark.parametrize("name", ["agent.json", "agent.safetensors", "training.safetensors", "training.json"])
 def test_one_flipped_bit_is_refused_naming_the_file(tmp_path: Path, name: str) -> None:
@@ -59,12 +69,18 @@ def test_one_flipped_bit_is_refused_naming_the_file(tmp_path: Path, name: str) -
         load_agent(tmp_path)
 
 
-def test_a_missing_file_a_torn_manifest_and_another_format_are_refused(tmp_path: Path) -> None:
+@pytest.mark.fault("a checkpoint of another format version")
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 0, "1.0", None])
+def test_another_format_is_refused_naming_both_versions(tmp_path: Path, version: Any) -> None:
+    path = save(tmp_path, new_agent(recorded())) / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": version}))
+    with pytest.raises(CheckpointError, match=f"format {version}; this version reads format {FORMAT_VERSION}"):
+        load_agent(tmp_path)
+
+
+def test_a_missing_file_and_a_torn_manifest_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path, new_agent(recorded()))
     manifest = (path / "manifest.json").read_text()
-    (path / "manifest.json").write_text(manifest.replace('"format_version": 1', '"format_version": 7'))
-    with pytest.raises(CheckpointError, match="format 7; this version reads format 1"):
-        load_agent(tmp_path)
     (path / "manifest.json").write_text(manifest[:50])
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_agent(tmp_path)

@@ -103,6 +103,7 @@ def test_data_that_fits_passes(env_id: str, obs_dim: int, action_dim: int | None
     env.close()
 
 
+@pytest.mark.fault("data that does not fit its environment")
 @pytest.mark.parametrize(
     ("env_id", "episodes", "message"),
     [

@@ -99,6 +99,7 @@ def test_read_only_arrays_are_enough(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored[1].observations, episodes[1].observations)
 
 
+@pytest.mark.fault("float64 that float32 cannot hold")
 def test_float64_is_cast_and_what_overflows_is_reported() -> None:
     too_large: Any = np.array([1.0, 1e39, 2.0])
     ones: Any = np.ones(3)
@@ -108,6 +109,7 @@ def test_float64_is_cast_and_what_overflows_is_reported() -> None:
     assert Episodes.from_episodes([replace(episode, rewards=ones)], SOURCE).rewards.dtype == np.float32
 
 
+@pytest.mark.fault("NaN or infinity in a dataset")
 @pytest.mark.parametrize("field", ["observations", "actions", "rewards"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_nan_and_inf_are_named_by_field_episode_and_step(field: str, value: float) -> None:
@@ -142,6 +144,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.fault("ragged, empty or misshapen episodes")
 @pytest.mark.parametrize("name", BROKEN)
 def test_arrays_that_do_not_fit_together_are_refused(name: str) -> None:
     changes, message = BROKEN[name]
@@ -156,6 +159,7 @@ def test_a_store_without_a_step_is_refused() -> None:
         Episodes.from_episodes([make_episode(0)], SOURCE)
 
 
+@pytest.mark.fault("ragged, empty or misshapen episodes")
 def test_uneven_episodes_are_refused_by_number() -> None:
     good = make_episode(3)
     with pytest.raises(DataError, match="episode 1 has 3 observations, 3 actions and 2 rewards"):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_metrics import tensorboard_steps
 from test_train_offline import SMALL, run
 from toys import BACKBONES
 
@@ -171,6 +172,7 @@ def kill_at_random(tmp_path: Path, kills: int, undisturbed: tuple[str, str, Any]
     assert outcome(run_dir) == undisturbed
     steps = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
+    assert tensorboard_steps(run_dir, "train/loss") == [*range(3, 400, 3), 400]
     assert not list((run_dir / "checkpoints").glob(".*"))
 
 
@@ -322,6 +324,33 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
     files, _ = newest_whole_checkpoint(tmp_path / "run")
     assert files is not None
     assert files["training.json"]["step"] == 10
+
+
+@pytest.mark.fault("out of memory: told what to change, and the checkpoints stay")
+@pytest.mark.parametrize("at", ["the first step", "a later step"])
+def test_a_lack_of_memory_names_the_settings_to_change(tmp_path: Path, at: str) -> None:
+    """The process may have 400 MB more than it has by then; a batch of a million windows needs more."""
+    before = f"""
+import resource
+from agents.learner import Learner
+update = Learner.update
+def hungry(self, step):
+    if step == {0 if at == "the first step" else 10}:
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)
+        self.batch_size = 1_000_000
+    return update(self, step)
+Learner.update = hungry
+"""
+    process = start(tmp_path / "run", before=before)
+    said, _ = process.communicate(timeout=100)
+    assert process.returncode == 1, said
+    assert "error: out of memory" in said
+    assert "train.batch_size (now 4)" in said
+    assert "Traceback" not in said
+    files, damaged = newest_whole_checkpoint(tmp_path / "run")
+    assert damaged == []
+    assert (files is None) == (at == "the first step")
 
 
 @pytest.fixture

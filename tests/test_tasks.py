@@ -115,6 +115,7 @@ def test_the_datas_own_environment_keeps_its_keywords() -> None:
     assert environment_for(episodes, "Pendulum-v1") == ("Pendulum-v1", {"g": 5.0}, True, None)
 
 
+@pytest.mark.fault("an environment other than the one recorded in: declared, and noted in the results")
 @pytest.mark.parametrize(
     ("recorded_in", "said"), [("Pendulum-v1", "was recorded in Pendulum-v1"), (None, "does not say where")]
 )
@@ -129,6 +130,7 @@ def test_data_without_an_environment_asks_for_one() -> None:
         environment_for(make_episodes(11, 3), None)
 
 
+@pytest.mark.fault("a dataset that names a module to import as its environment")
 def test_data_cannot_name_a_module_to_import() -> None:
     with pytest.raises(TaskError, match=r"a module of its choice\. If you trust it, pass env_id=os:Evil-v0"):
         environment_for(make_episodes(env_id="os:Evil-v0"), None)
@@ -165,6 +167,7 @@ def test_discrete_actions_are_described_by_their_count() -> None:
     assert describe_task(make_episodes(4, None, env_id="CartPole-v1")).actions == {"num_actions": 2}
 
 
+@pytest.mark.fault("an environment other than the one recorded in: declared, and noted in the results")
 def test_a_declared_environment_is_noted_and_has_its_own_scores() -> None:
     task = describe_task(make_episodes(11, 3, env_id="Hopper-v4"), env_id="Hopper-v5")
     assert task.env_declared

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -11,6 +12,7 @@ from toys import BACKBONES
 import evaluate
 import train_offline
 from agents import load_agent
+from run import best_checkpoint
 
 SMALL = [
     "train.num_steps=20",
@@ -106,6 +108,32 @@ def test_a_finished_run_can_be_judged_again(tmp_path: Path) -> None:
     assert len(judged["returns"]) == 3
 
 
+def test_the_best_checkpoint_is_kept_and_can_be_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points, judge = [50.0, 90.0, 20.0, 10.0, 30.0, 5.0], evaluate.judge
+
+    def judged(*arguments: Any, **keywords: Any) -> dict[str, Any]:
+        results = judge(*arguments, **keywords)
+        return {**results, "score": {**results["score"], "mean": points.pop(0)}}
+
+    monkeypatch.setattr(evaluate, "judge", judged)
+    path = run(tmp_path, "train.evaluate_every=3", "train.num_steps=18", "train.checkpoint_every=5")
+    kept = sorted(int(checkpoint.name.removeprefix("step_")) for checkpoint in path.glob("checkpoints/*"))
+    assert kept == [6, 15, 18]  # the best, though none was due there; and the newest two
+    assert load_agent(best_checkpoint(path)).describe() == load_agent(path / "checkpoints" / "step_00000006").describe()
+    monkeypatch.setattr(evaluate, "judge", judge)
+    evaluate.main([f"run_dir={path}", "num_episodes=1", "num_envs=1", "checkpoint=best", "num_threads=1"])
+    assert json.loads((path / "evaluation.json").read_text())["protocol"]["checkpoint"] == "best"
+
+
+def test_a_run_that_was_never_evaluated_has_no_best_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run(tmp_path, "train.evaluate_every=0", "evaluate.num_episodes=0")
+    with pytest.raises(SystemExit):
+        evaluate.main([f"run_dir={path}", "checkpoint=best"])
+    assert "no checkpoint" in capsys.readouterr().err
+
+
 def test_data_of_ones_own_trains_as_behavior_cloning_too(tmp_path: Path, hopper_file: Path) -> None:
     common = ("task=hopper", f"dataset={hopper_file}", "env_id=Hopper-v5", "experiment=filtered_bc")
     results = json.loads((run(tmp_path, *common) / "results.json").read_text())
@@ -138,6 +166,7 @@ def test_bad_input_is_refused_before_the_first_step(
     assert "is not an HDF5 file" in refused(tmp_path, capsys, *own, "env_id=Hopper-v5")
 
 
+@pytest.mark.fault("two live runs in one directory")
 def test_a_directory_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from filelock import FileLock
 
