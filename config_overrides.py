@@ -109,7 +109,12 @@ def hydra_ready() -> Iterator[None]:
         explained_errors(),
         nullcontext() if running else initialize_config_dir(str(CONFIGS), version_base=HYDRA_VERSION),
     ):
-        yield
+        try:
+            yield
+        except ConfigError:
+            raise
+        except ValueError as error:  # so Hydra says what its grammar allows and its merging does not: ~task=0
+            raise ConfigError(" ".join(str(error).split())) from error
 
 
 def quoted(argument: str) -> str:

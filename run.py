@@ -22,6 +22,24 @@ if TYPE_CHECKING:
 
 CHECKPOINTS_KEPT = 2
 
+# What results.json holds, besides the provenance of its scores, as envs.patterns writes it.
+RESULTS: dict[str, Any] = {
+    "score": {"mean": (float, None), "ci_low": (float, None), "ci_high": (float, None), "reason": (str, None)},
+    "failures": [{"seed": int, "reason": str}],
+    "success_rate": (float, None),
+    "returns": [float],
+    "lengths": [int],
+    "protocol": {
+        "checkpoint": str,
+        "target_return": float,
+        "target_declared_before_training": bool,
+        "acting_mode": str,
+        "num_episodes": int,
+        "first_seed": int,
+    },
+    "seconds": {"evaluation": float},
+}
+
 
 class RunError(ValueError):
     """A run that cannot start or go on. The message is for the user."""
@@ -59,7 +77,7 @@ class RunDirectory:
     def results(self) -> dict[str, Any] | None:
         """What a finished run reported; None while it is not finished."""
         path = self.path / "results.json"
-        return read_json(path) if path.is_file() else None
+        return read_results(path) if path.is_file() else None
 
     def save(self, learner: Learner, num_updates: int, best_step: int | None) -> None:
         """Writes the checkpoint after this many updates and drops all but the newest few and the best one."""
@@ -97,8 +115,13 @@ class RunDirectory:
             return 0
         files = found
         num_updates: int = files["training.json"]["step"]
-        learner.load_state_dict(files["training.safetensors"], files["agent.safetensors"], num_updates)
-        learner.acting_agent.acting_mode = files["agent.json"]["settings"]["acting_mode"]
+        try:
+            learner.load_state_dict(files["training.safetensors"], files["agent.safetensors"], num_updates)
+            learner.acting_agent.acting_mode = files["agent.json"]["settings"]["acting_mode"]
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise RunError(
+                f"the checkpoint of step {num_updates} in {self.path} is whole, but not one of this run: {error}"
+            ) from error
         print(f"{self.path}: going on after step {num_updates}.")
         return num_updates
 
@@ -131,6 +154,17 @@ def best_checkpoint(run_dir: Path) -> Path:
 def is_due(step: int, every: int, last_step: int | None = None) -> bool:
     """Whether something that happens every so many steps, and after the last one, happens now; never for 0."""
     return (every > 0 and step % every == 0) or step == last_step
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """What `judge` reported, from results.json. Raises RunError unless all of it is there."""
+    from envs.patterns import mismatch
+    from envs.tasks import DESCRIPTION
+
+    results: dict[str, Any] = read_json(path)
+    if problem := mismatch(results, {**RESULTS, "provenance": {**DESCRIPTION, "physics": str}}):
+        raise RunError(f"{path} is torn, or of another version: {problem}")
+    return results
 
 
 def read_json(path: Path) -> Any:

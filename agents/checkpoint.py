@@ -17,49 +17,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from agents.actions import ContinuousActions, DiscreteActions
+from agents.building import build_agent
 from agents.decision_transformer import DecisionTransformer
-from minrnn import Backbone
 
 FORMAT_VERSION = 1
 FILES = ("agent.json", "agent.safetensors", "training.json", "training.safetensors")
-AGENTS: dict[str, type[DecisionTransformer]] = {
-    "decision_transformer": DecisionTransformer,
-    "behavior_cloning": DecisionTransformer,
-}
 
 
 class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged or of another format. The message is for the user."""
 
     for_user = True
-
-
-class AgentError(ValueError):
-    """A description of which no agent can be made. The message is for the user."""
-
-    for_user = True
-
-
-def build_agent(spec: dict[str, Any]) -> DecisionTransformer:
-    """A new agent from its description, which is what agent.json holds.
-
-    spec: name (a key of AGENTS), backbone (Backbone's keywords), actions ({low, high}, null where unbounded, or
-    {num_actions}) and settings (the agent's own keywords). Raises AgentError.
-    """
-    if spec["name"] not in AGENTS:
-        raise AgentError(f"agent must be one of {', '.join(sorted(AGENTS))}; got {spec['name']!r}")
-    kind = ContinuousActions if "low" in spec["actions"] else DiscreteActions
-    try:
-        agent = AGENTS[spec["name"]](Backbone(**spec["backbone"]), kind(**spec["actions"]), **spec["settings"])
-    except (TypeError, ValueError) as error:  # what a keyword may be is checked where it is used
-        raise AgentError(f"{spec['name']} cannot be built on {spec['backbone'].get('name')}: {error}") from error
-    agent.spec = spec
-    return agent
 
 
 def load_agent(run_dir: str | Path) -> DecisionTransformer:
@@ -69,6 +42,7 @@ def load_agent(run_dir: str | Path) -> DecisionTransformer:
         path = newest_checkpoint(path)
     files = read_checkpoint(path)
     agent = build_agent(files["agent.json"])
+    check_weights(path / "agent.safetensors", files["agent.safetensors"], agent.state_dict())
     agent.load_state_dict(files["agent.safetensors"])
     return agent.eval()
 
@@ -148,7 +122,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path / 'manifest.json'} names a file outside its directory: {name!r}")
         data = _read_checked(path / name, expected)
         contents[name] = _json(path / name, data) if name.endswith(".json") else _tensors(path / name, data)
+    _check_step(path / "training.json", contents["training.json"])
     return contents
+
+
+def check_weights(path: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raises CheckpointError unless the tensors found at path have these names, shapes and types, and are numbers."""
+    shapes, expected_shapes = (
+        {name: (tuple(x.shape), x.dtype) for name, x in tensors.items()} for tensors in (found, expected)
+    )
+    for name in sorted({*shapes, *expected_shapes}, key=str):
+        if shapes.get(name) != expected_shapes.get(name):
+            raise CheckpointError(
+                f"{path} does not fit the agent that it should: expected {name} to be "
+                f"{expected_shapes.get(name, 'absent')}, got {shapes.get(name, 'nothing')}"
+            )
+        if not bool(torch.isfinite(found[name]).all()):
+            raise CheckpointError(f"{path} has nan or inf in {name}")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -165,14 +155,20 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read_checked(path: Path, expected: dict[str, Any]) -> bytes:
+def _read_checked(path: Path, expected: Any) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path} is named in its manifest but cannot be read: {error}") from error
-    if len(data) != expected["bytes"] or _sha256(data) != expected["sha256"]:
+    if not isinstance(expected, dict) or len(data) != expected.get("bytes") or _sha256(data) != expected.get("sha256"):
         raise CheckpointError(f"{path} is damaged: its bytes do not match the sha256 in manifest.json")
     return data
+
+
+def _check_step(path: Path, training: Any) -> None:
+    step = training.get("step") if isinstance(training, dict) else None
+    if type(step) is not int or step < 0:
+        raise CheckpointError(f"{path} must hold the number of steps taken; got {step!r}")
 
 
 def _json(path: Path, data: bytes) -> Any:

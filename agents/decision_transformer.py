@@ -1,7 +1,7 @@
 """The decision transformer (Chen et al. 2021) over any causal backbone: act so as to earn the return asked for."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -50,6 +50,16 @@ class DecisionTransformer(nn.Module):
         observation_noise: float = 0.0,
     ) -> None:
         super().__init__()
+        for name, value, choices in (
+            ("token_layout", token_layout, TokenLayout),
+            ("acting_mode", acting_mode, ActingMode),
+        ):
+            if value not in get_args(choices):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}; got {value!r}")
+        if not (return_scale > 0 and context_length >= 1):
+            raise ValueError(f"return_scale and context_length must be positive; got {return_scale}, {context_length}")
+        if len(observation_mean) != len(observation_std):
+            raise ValueError(f"there are {len(observation_mean)} means and {len(observation_std)} deviations")
         self.backbone, self.actions = backbone, actions
         self.context_length, self.token_layout, self.acting_mode = context_length, token_layout, acting_mode
         self.condition_on_return, self.return_scale = condition_on_return, return_scale

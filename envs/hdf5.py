@@ -26,11 +26,13 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r") as file:
             refuse_links_to_other_files(file)
             yield file
-    except OSError as error:
+    except DataError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # all of which h5py raises for bad bytes
         raise DataError(
             f"{path} is an HDF5 file but cannot be read ({error}). It looks cut short or damaged: "
             "download or copy it again."
-        ) from None
+        ) from error
 
 
 def check_is_hdf5(path: Path) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from envs.checks import ROWS_AT_ONCE
 from envs.environments import TaskError, check_environment, make_environment, usual_environments
 from envs.episodes import Episodes, Source
+from envs.patterns import mismatch
 
 if TYPE_CHECKING:
     import gymnasium
@@ -47,6 +48,31 @@ REFERENCE_SCORES: dict[str, Reference] = {
 }
 
 
+# What `Task.describe` gives, as envs.patterns writes it.
+DESCRIPTION: dict[str, Any] = {
+    "env_id": (str, None),
+    "env_kwargs": {},
+    "env_declared": bool,
+    "reference": ({"min": float, "max": float, "source": str, "of": str}, None),
+    "target_return": float,
+    "max_episode_steps": int,
+    "actions": ({"low": [(float, None)], "high": [(float, None)]}, {"num_actions": int}),
+    "dataset": {
+        "id": str,
+        "sha256": str,
+        "recorded_in": (str, None),
+        "obs_dim": int,
+        "notes": [str],
+        "num_episodes": int,
+        "num_steps": int,
+        "mean_return": float,
+        "percentile_90_return": float,
+        "best_return": float,
+        "return_histogram": {"edges": [float], "counts": [int]},
+    },
+}
+
+
 @dataclass(frozen=True)
 class Task:
     """What an agent is asked to do and judged by; all of it is plain JSON, so a run directory can hold it.
@@ -70,10 +96,9 @@ class Task:
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Task:
         """The task that `describe` described. Raises TaskError."""
-        try:
-            return cls(**description)
-        except TypeError as error:
-            raise TaskError(f"expected the description of a task, as in a run's task.json; {error}") from error
+        if problem := mismatch(description, DESCRIPTION):
+            raise TaskError(f"expected the description of a task, as in a run's task.json; {problem}")
+        return cls(**{key: description[key] for key in DESCRIPTION})
 
     def describe(self) -> dict[str, Any]:
         return asdict(self)

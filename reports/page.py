@@ -16,6 +16,7 @@ from reports import figures
 from reports.runs import Group, Run, group_runs, read_if_there
 
 FEW_SEEDS = 4
+SWEEP = {"declared": float, "points": [{"target_return": float, "returns": [float]}]}  # as envs.patterns writes it
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
@@ -231,7 +232,7 @@ def in_words(found: Estimate | None, digits: int = 1) -> str:
 
 
 def _figures(runs: list[Run], finished: list[Run], groups: list[Group]) -> list[dict[str, str]]:
-    sweep = read_if_there(finished[0].path / "target_sweep.json") if len(finished) == 1 else None
+    sweep = read_if_there(finished[0].path / "target_sweep.json", SWEEP) if len(finished) == 1 else None
     drawn = [
         (
             "Scores",
@@ -245,7 +246,9 @@ def _figures(runs: list[Run], finished: list[Run], groups: list[Group]) -> list[
         ),
         (
             "Returns",
-            figures.returns_of_data_and_agents(finished, _recorded_returns(finished)) if _is_one_task(groups) else None,
+            figures.returns_of_data_and_agents(finished, finished[0].about["dataset"]["return_histogram"])
+            if _is_one_task(groups)
+            else None,
             "Every episode that was recorded, and every episode of the final evaluation.",
         ),
         (
@@ -266,19 +269,13 @@ def _is_one_task(groups: list[Group]) -> bool:
     return len({group.task for group in groups}) == 1
 
 
-def _recorded_returns(finished: list[Run]) -> dict[str, Any] | None:
-    histogram: dict[str, Any] | None = finished[0].about["dataset"].get("return_histogram")
-    return histogram
-
-
 def _video(finished: list[Run]) -> dict[str, str] | None:
     for run in finished:
         path = run.path / "video.mp4"
         if path.is_file():
-            about = read_if_there(run.path / "video.json") or {}
-            earned = f", return {about['return']:,.0f}" if "return" in about else ""
-            seed = f", seed {about['seed']}" if "seed" in about else ""
-            caption = f"{run.method}{seed}{earned}; not chosen: the first episode of the evaluation."
+            about = read_if_there(run.path / "video.json", {"return": float, "seed": int})
+            earned = f", seed {about['seed']}, return {about['return']:,.0f}" if about else ""
+            caption = f"{run.method}{earned}; not chosen: the first episode of the evaluation."
             return {"data": base64.b64encode(path.read_bytes()).decode(), "caption": caption}
     return None
 

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from envs.patterns import mismatch
 from envs.scores import Estimate, estimate, interquartile_mean
+
+# What a report reads of config.json, as envs.patterns writes it.
+CONFIG: dict[str, Any] = {
+    "seed": int,
+    "backbone": {"name": str},
+    "agent": {"name": str, "token_layout": str},
+    "train": {"top_fraction": float, "num_steps": int},
+}
 
 
 @dataclass(frozen=True)
@@ -111,23 +120,21 @@ def find_runs(places: Iterable[Path]) -> list[Run]:
 def read_run(path: Path) -> Run:
     """The run in this directory, torn or not. Never raises for what is in it."""
     from metrics import read_metrics
-    from run import RunError, read_json
+    from run import RunError, read_json, read_results
 
     problem: str | None = None
     config: dict[str, Any] = {}
     results: dict[str, Any] | None = None
     try:
         config = read_json(path / "config.json")
-        _ = (config["agent"]["name"], config["agent"]["token_layout"], config["backbone"]["name"])
-        _ = (config["train"]["top_fraction"], config["train"]["num_steps"])
+        if wrong := mismatch(config, CONFIG):
+            raise RunError(wrong)
         if (path / "results.json").is_file():
-            results = read_json(path / "results.json")
-            _ = (results["score"]["mean"], results["protocol"]["target_return"], results["returns"])
-            _ = (results["provenance"]["dataset"]["sha256"], results["provenance"]["physics"])
+            results = read_results(path / "results.json")
         else:
             problem = "not finished: it has no results.json"
-    except (RunError, KeyError, TypeError, IndexError) as error:
-        return Run(path, config, None, [], f"torn, or of another version: {error!r}")
+    except RunError as error:
+        return Run(path, {}, None, [], f"torn, or of another version: {error}")
     return Run(path, config, results, read_metrics(path), problem)
 
 
@@ -140,9 +147,10 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
     return [Group(task, method, members) for (task, method), members in groups.items()]
 
 
-def read_if_there(path: Path) -> Any:
-    """What a JSON file holds; None where there is none, or no whole one."""
+def read_if_there(path: Path, pattern: Any) -> Any:
+    """What a JSON file holds; None where there is none, or none that fits the pattern (see envs.patterns)."""
     try:
-        return json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
+    return None if mismatch(value, pattern) else value

@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
 WriteD4RL = Callable[..., Path]
-FAULTS = pytest.StashKey[dict[str, dict[str, list[str]]]]()
+FAULTS = pytest.StashKey[dict[str, dict[str, list[tuple[str, int]]]]]()  # case -> test -> (outcome, inputs tried)
 
 
 def d4rl_columns(lengths: list[int], obs_dim: int = 3, action_dim: int = 2, rest: int = 0) -> dict[str, NDArray[Any]]:
@@ -79,7 +79,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if marker is not None and (report.when == "call" or report.outcome != "passed"):
         cases = item.config.stash[FAULTS].setdefault(marker.args[0], {})
         name = f"{item.path.name}::{item.originalname}"  # type: ignore[attr-defined]
-        cases.setdefault(name, []).append(report.outcome)
+        cases.setdefault(name, []).append((report.outcome, dict(item.user_properties).get("tried", 0)))
     return report
 
 
@@ -91,13 +91,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         "# What a run survives",
         "",
         "Printed by the tests, each of which makes its fault for real:",
-        "`python -m pytest -m fault --reliability docs/reliability.md`",
+        "`python -m pytest -m fault --timeout 1800 --reliability docs/reliability.md`",
         "",
         "| case | test | outcome |",
         "|---|---|---|",
     ]
     for case, tests in sorted(session.config.stash[FAULTS].items()):
         for name, outcomes in sorted(tests.items()):
-            count = Counter(outcomes)
-            lines.append(f"| {case} | `{name}` | {', '.join(f'{n} {what}' for what, n in sorted(count.items()))} |")
+            count = Counter(outcome for outcome, _ in outcomes)
+            said = ", ".join(f"{n} {what}" for what, n in sorted(count.items()))
+            tried = sum(inputs for _, inputs in outcomes)
+            lines.append(f"| {case} | `{name}` | {said}{f', {tried:,} inputs tried' if tried else ''} |")
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")

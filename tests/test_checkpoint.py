@@ -10,7 +10,8 @@ import torch
 from toys import BACKBONES, new_agent, recorded
 
 from agents import CheckpointError, DecisionTransformer, build_agent, load_agent
-from agents.checkpoint import FORMAT_VERSION, AgentError, newest_checkpoint, read_checkpoint, save_checkpoint
+from agents.building import AgentError
+from agents.checkpoint import FORMAT_VERSION, newest_checkpoint, read_checkpoint, save_checkpoint
 
 SIX_HEADS = {"name": "attention", "mixer": {"num_heads": 6, "rotary": True}}
 

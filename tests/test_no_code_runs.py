@@ -14,7 +14,8 @@ from toys import new_agent, recorded
 
 import train_offline
 from agents import CheckpointError, load_agent
-from agents.checkpoint import AgentError, _sha256
+from agents.building import AgentError
+from agents.checkpoint import _sha256
 from config import command_line
 from envs import DataError, load_episodes
 

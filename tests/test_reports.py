@@ -35,6 +35,8 @@ def make_run(folder: Path, *, seed: int = 0, backbone: str = "min_gru", level: f
     dataset = {
         "id": "toy<data>",
         "sha256": "ab" * 32,
+        "recorded_in": "Toy-v0",
+        "obs_dim": 3,
         "notes": ["dropped & said"],
         "num_episodes": 9,
         "num_steps": 99,
@@ -46,18 +48,25 @@ def make_run(folder: Path, *, seed: int = 0, backbone: str = "min_gru", level: f
     mean = sum(returns) / 8
     results: dict[str, Any] = {
         "score": {"mean": mean, "ci_low": mean - 1, "ci_high": mean + 1, "std": 1.0, "n": 4, "reason": None},
+        "failures": [],
+        "success_rate": None,
         "returns": returns,
         "lengths": [10] * 4,
         "protocol": {
             "checkpoint": "last",
             "target_return": 150.0,
             "target_declared_before_training": True,
+            "acting_mode": "carried",
             "num_episodes": 4,
             "first_seed": 0,
         },
         "provenance": {
             "env_id": "Toy-v0",
+            "env_kwargs": {},
             "env_declared": False,
+            "target_return": 150.0,
+            "max_episode_steps": 10,
+            "actions": {"num_actions": 2},
             "physics": "toy 1.0",
             "reference": REFERENCE,
             "dataset": dataset,
