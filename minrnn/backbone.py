@@ -6,14 +6,17 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from minrnn.aaren import Aaren
 from minrnn.activation import GELU
 from minrnn.attention import Attention
 from minrnn.convolution import CausalConvolution
 from minrnn.dropout import DroppedSum
 from minrnn.linear import Linear
+from minrnn.mamba import Mamba
 from minrnn.min_gru import MinGRU
 from minrnn.min_lstm import MinLSTM
 from minrnn.recurrent import GRU, LSTM
+from minrnn.s4d import S4D
 
 
 class Mixer(Protocol):
@@ -31,11 +34,14 @@ class Mixer(Protocol):
 
 
 MIXERS: dict[str, type[nn.Module]] = {
+    "aaren": Aaren,
     "attention": Attention,
     "gru": GRU,
     "lstm": LSTM,
+    "mamba": Mamba,
     "min_gru": MinGRU,
     "min_lstm": MinLSTM,
+    "s4d": S4D,
 }
 
 

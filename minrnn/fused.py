@@ -23,17 +23,20 @@ KERNELS: dict[str, tuple[str, tuple[torch.dtype, ...]]] = {
 }
 
 
-def choose_kernel(projection: Tensor, path: str | None) -> ModuleType | None:
-    """The kernel of this path, None for plain torch. path None: the one of the tensor's device, if there is one."""
+def choose_kernel(projection: Tensor, path: str | None, prefix: str = "") -> ModuleType | None:
+    """The kernel of this path, None for plain torch. path None: the one of the tensor's device, if there is one.
+
+    prefix: before the module's name, for other recurrences than those of the minimal RNNs.
+    """
     if path is None:
         device, (_, dtypes) = projection.device.type, KERNELS.get(projection.device.type, ("", ()))
         fits = projection.dtype in dtypes and projection.numel() > 0 and not torch.compiler.is_compiling()
-        return _kernel(device) if fits else None
+        return _kernel(prefix + device) if fits else None
     if path == "plain":
         return None
     if path not in KERNELS:
         raise ValueError(f"path must be one of {', '.join([*KERNELS, 'plain'])}; got {path!r}")
-    kernel = _kernel(path)
+    kernel = _kernel(prefix + path)
     if kernel is None:
         raise ImportError(f"path={path!r} needs {KERNELS[path][0]}, which is not installed")
     return kernel

@@ -61,7 +61,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("MINRNN_RL_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-# A page of what a run survives, made by the tests themselves: pytest -m fault --reliability FILE
+# A page of what a run survives, made by the tests themselves: pytest tests -m fault --reliability FILE
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -91,7 +91,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         "# What a run survives",
         "",
         "Printed by the tests, each of which makes its fault for real:",
-        "`python -m pytest -m fault --timeout 1800 --reliability docs/reliability.md`",
+        "`python -m pytest tests -m fault --timeout 1800 --reliability docs/reliability.md`",
         "",
         "| case | test | outcome |",
         "|---|---|---|",

@@ -30,7 +30,10 @@ def variants() -> list[Any]:
     for name in sorted(MIXERS):
         base = keywords(name)
         flips = [key for key, value in base.items() if isinstance(value, bool)]
-        found += [pytest.param(name, base, id=name), pytest.param(name, {**base, "conv_width": 4}, id=f"{name}-conv")]
+        found += [
+            pytest.param(name, base, id=name),
+            pytest.param(name, {**base, "block.conv_width": 4}, id=f"{name}-conv"),
+        ]
         found += [pytest.param(name, {**base, key: not base[key]}, id=f"{name}-{key}={not base[key]}") for key in flips]
     return found
 
@@ -41,7 +44,7 @@ each_mixer = pytest.mark.parametrize(("name", "mixer"), variants())
 def make(name: str, mixer: dict[str, Any]) -> Backbone:
     torch.manual_seed(0)
     mixer = dict(mixer)
-    stack = {"num_layers": 2, "mlp_ratio": 2.0, "dropout": 0.0, "conv_width": mixer.pop("conv_width", None)}
+    stack = {"num_layers": 2, "mlp_ratio": 2.0, "dropout": 0.0, "conv_width": mixer.pop("block.conv_width", None)}
     backbone = Backbone(name, hidden_size=SIZE, **stack, mixer=mixer)
     for block in backbone.blocks:
         if block.conv is not None:  # it begins as the identity, which breaks no law

@@ -7,6 +7,7 @@ from torch import nn
 from minrnn import Backbone, scan
 from minrnn.activation import GELU
 from minrnn.dropout import DroppedSum
+from minrnn.selective import selective_scan
 from minrnn.stepping import FusedStep
 
 
@@ -15,6 +16,8 @@ def warm_up() -> None:
     for function, num_gates in ((scan.min_gru, 2), (scan.min_lstm, 3)):
         projection = torch.zeros(1, 2, num_gates, requires_grad=True)
         function(projection).sum().backward()
+    x, states = torch.zeros(1, 2, 1, requires_grad=True), torch.zeros(1, 2, 1)
+    selective_scan(x, x, torch.ones(1, 1), states, states)[0].sum().backward()
     GELU()(torch.zeros(1, 1, requires_grad=True)).sum().backward()
     DroppedSum(0.5)(torch.zeros(1, 1), torch.zeros(1, 1, requires_grad=True)).sum().backward()
     for name in ("min_gru", "min_lstm"):
