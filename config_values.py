@@ -15,6 +15,7 @@ MISSING = "???"  # how Hydra writes a value that must be given
 NULLABLE: dict[str, type] = {
     "acting_mode": str,
     "backbone.conv_width": int,
+    "backbone.mixer.window": int,
     "dataset": str,
     "env_id": str,
     "num_threads": int,
@@ -41,7 +42,7 @@ RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
         "at least 0",
         lambda value: value >= 0,
     ),
-    (r"num_\w+|\w+_size|\w+_length|\w+_every", "at least 1", lambda value: value >= 1),
+    (r"num_\w+|\w+_size|\w+_length|\w+_every|window", "at least 1", lambda value: value >= 1),
     (r"conv_width", "at least 2", lambda value: value >= 2),
     (r"dropout|ema_decay", "at least 0 and less than 1", lambda value: 0 <= value < 1),
     (r"top_fraction", "more than 0 and at most 1", lambda value: 0 < value <= 1),

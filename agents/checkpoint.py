@@ -14,6 +14,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from torch import Tensor
 from agents.building import build_agent
 from agents.decision_transformer import DecisionTransformer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILES = ("agent.json", "agent.safetensors", "training.json", "training.safetensors")
 
 
@@ -123,6 +125,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         data = _read_checked(path / name, expected)
         contents[name] = _json(path / name, data) if name.endswith(".json") else _tensors(path / name, data)
     _check_step(path / "training.json", contents["training.json"])
+    for version in range(manifest["format_version"], FORMAT_VERSION):
+        MIGRATIONS[version](contents["agent.json"])
     return contents
 
 
@@ -147,8 +151,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         version = manifest["format_version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / 'manifest.json'} cannot be read: {error!r}") from error
-    if version != FORMAT_VERSION:
-        raise CheckpointError(f"{path} has checkpoint format {version}; this version reads format {FORMAT_VERSION}")
+    if version != FORMAT_VERSION and (type(version) is not int or version not in MIGRATIONS):
+        raise CheckpointError(
+            f"{path} has checkpoint format {version}; this version reads formats {min(MIGRATIONS)} to {FORMAT_VERSION}"
+        )
     files = manifest.get("files")
     if not isinstance(files, dict) or not set(FILES) <= set(files):
         raise CheckpointError(f"{path / 'manifest.json'} does not name all of {', '.join(FILES)}")
@@ -163,6 +169,17 @@ def _read_checked(path: Path, expected: Any) -> bytes:
     if not isinstance(expected, dict) or len(data) != expected.get("bytes") or _sha256(data) != expected.get("sha256"):
         raise CheckpointError(f"{path} is damaged: its bytes do not match the sha256 in manifest.json")
     return data
+
+
+def _add_window_of_attention(spec: Any) -> None:
+    """Format 1 knew no attention with a window; every step saw all before it."""
+    with suppress(LookupError, TypeError, AttributeError):  # what is no description is refused as one
+        if spec["backbone"]["name"] == "attention":
+            spec["backbone"]["mixer"].setdefault("window", None)
+
+
+# From each older format to the next: what has to change in the description of the agent.
+MIGRATIONS: dict[int, Callable[[Any], None]] = {1: _add_window_of_attention}
 
 
 def _check_step(path: Path, training: Any) -> None:

@@ -21,7 +21,7 @@ MIXER_KEYWORDS: dict[str, dict[str, Any]] = {
     "min_lstm": {"expansion": 1.5, "positive": False},
     "gru": {"expansion": 1.0},
     "lstm": {"expansion": 1.0},
-    "attention": {"num_heads": 1, "rotary": True},
+    "attention": {"num_heads": 1, "rotary": True, "window": None},
     "public_min_gru": {"expansion": 1.5},
 }
 

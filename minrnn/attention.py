@@ -10,25 +10,30 @@ from minrnn.linear import Linear
 
 
 class AttentionState(NamedTuple):
-    """The keys and values seen so far [batch, heads, steps, head_size] and each row's first visible step [batch]."""
+    """The keys and values still visible [batch, heads, steps, head_size], how many steps there were before them, and
+    the step at which each row's sequence began [batch]."""
 
     keys: Tensor
     values: Tensor
+    num_forgotten: int
     first_visible: Tensor
 
 
 class Attention(nn.Module):
-    """Multi-head causal attention. Its state grows with every step: it carries the past, not a summary of it.
+    """Multi-head causal attention. Its state is the past itself, not a summary of it.
 
     rotary: positions enter as rotations of queries and keys, so that only distances matter; False: no positions.
+    window: how many steps a step sees, itself included; None for all, and a state that grows with every step.
     """
 
-    def __init__(self, hidden_size: int, *, num_heads: int, rotary: bool) -> None:
+    def __init__(self, hidden_size: int, *, num_heads: int, rotary: bool, window: int | None) -> None:
         super().__init__()
         multiple = 2 * num_heads if rotary else num_heads
         if hidden_size % multiple:
             raise ValueError(f"hidden_size must be a multiple of {multiple} for {num_heads} heads; got {hidden_size}")
-        self.num_heads, self.rotary = num_heads, rotary
+        if window is not None and window < 1:
+            raise ValueError(f"a window of attention holds at least 1 step, or all with None; got {window}")
+        self.num_heads, self.rotary, self.window = num_heads, rotary, window
         self.projection = Linear(hidden_size, 3 * hidden_size)
         self.output = Linear(hidden_size, hidden_size)
 
@@ -38,16 +43,19 @@ class Attention(nn.Module):
         batch, time, hidden_size = x.shape
         heads = self.projection(x).view(batch, time, 3 * self.num_heads, -1).transpose(1, 2)
         queries, keys, values = heads.chunk(3, dim=1)
-        past = 0 if state is None else state.keys.shape[2]
+        past = 0 if state is None else state.num_forgotten + state.keys.shape[2]
         if self.rotary:
             queries, keys = _rotate(queries, past), _rotate(keys, past)
         if state is not None:
             keys, values = torch.cat([state.keys, keys], dim=2), torch.cat([state.values, values], dim=2)
         first_visible = _first_visible(x, past, state, starts)
-        mask = None if past == 0 and starts is None else _visible(first_visible, past + time)
-        y = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=mask is None)
+        sees_all = past == 0 and starts is None and (self.window is None or time <= self.window)
+        mask = None if sees_all else _visible(first_visible, past + time, keys.shape[2], self.window)
+        y = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=sees_all)
         y = self.output(y.transpose(1, 2).reshape(batch, time, hidden_size))
-        return y, AttentionState(keys, values, first_visible[:, -1])
+        kept = keys.shape[2] if self.window is None else min(keys.shape[2], self.window - 1)
+        keys, values = (x[:, :, x.shape[2] - kept :] for x in (keys, values))
+        return y, AttentionState(keys, values, past + time - kept, first_visible[:, -1])
 
     def step(self, x: Tensor, state: AttentionState | None = None) -> tuple[Tensor, AttentionState]:
         y, state = self.forward(x[:, None], state)
@@ -75,8 +83,14 @@ def _first_visible(x: Tensor, past: int, state: AttentionState | None, starts: T
     return torch.where(starts, steps, first[:, None]).cummax(dim=1).values
 
 
-def _visible(first_visible: Tensor, total: int) -> Tensor:
-    """Which key each query may see, [batch, 1, time, total]: not before its sequence, not after itself."""
-    keys = torch.arange(total, device=first_visible.device)
-    queries = keys[total - first_visible.shape[1] :]
-    return ((keys >= first_visible[..., None]) & (keys <= queries[:, None]))[:, None]
+def _visible(first_visible: Tensor, total: int, num_keys: int, window: int | None) -> Tensor:
+    """Which key each query may see, [batch, 1, time, keys]: not before its sequence or window, not after itself.
+
+    The keys are the last num_keys of `total` steps, the queries the last of them.
+    """
+    steps = torch.arange(total - num_keys, total, device=first_visible.device)
+    queries = steps[num_keys - first_visible.shape[1] :]
+    visible = (steps >= first_visible[..., None]) & (steps <= queries[:, None])
+    if window is not None:
+        visible &= steps > queries[:, None] - window
+    return visible[:, None]

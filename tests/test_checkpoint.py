@@ -11,9 +11,9 @@ from toys import BACKBONES, new_agent, recorded
 
 from agents import CheckpointError, DecisionTransformer, build_agent, load_agent
 from agents.building import AgentError
-from agents.checkpoint import FORMAT_VERSION, newest_checkpoint, read_checkpoint, save_checkpoint
+from agents.checkpoint import FORMAT_VERSION, _sha256, newest_checkpoint, read_checkpoint, save_checkpoint
 
-SIX_HEADS = {"name": "attention", "mixer": {"num_heads": 6, "rotary": True}}
+SIX_HEADS = {"name": "attention", "mixer": {"num_heads": 6, "rotary": True, "window": None}}
 
 
 def save(run_dir: Path, agent: DecisionTransformer, step: int = 1, **keywords: int) -> Path:
@@ -75,7 +75,24 @@ def test_one_flipped_bit_is_refused_naming_the_file(tmp_path: Path, name: str) -
 def test_another_format_is_refused_naming_both_versions(tmp_path: Path, version: Any) -> None:
     path = save(tmp_path, new_agent(recorded())) / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": version}))
-    with pytest.raises(CheckpointError, match=f"format {version}; this version reads format {FORMAT_VERSION}"):
+    with pytest.raises(CheckpointError, match=f"format {version}; this version reads formats 1 to {FORMAT_VERSION}"):
+        load_agent(tmp_path)
+
+
+@pytest.mark.fault("a checkpoint of another format version")
+def test_an_older_format_is_brought_up_to_date(tmp_path: Path) -> None:
+    agent = new_agent(recorded(), "attention")
+    checkpoint = save(tmp_path, agent)
+    spec = json.loads((checkpoint / "agent.json").read_text())
+    del spec["backbone"]["mixer"]["window"]  # format 1 had none
+    data = json.dumps(spec).encode()
+    (checkpoint / "agent.json").write_bytes(data)
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    manifest["files"]["agent.json"] = {"bytes": len(data), "sha256": _sha256(data)}
+    (checkpoint / "manifest.json").write_text(json.dumps({**manifest, "format_version": 1}))
+    np.testing.assert_array_equal(first_actions(load_agent(tmp_path)), first_actions(agent))
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(AgentError, match="window"):
         load_agent(tmp_path)
 
 

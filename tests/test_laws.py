@@ -25,16 +25,17 @@ def keywords(name: str) -> dict[str, Any]:
 
 
 def variants() -> list[Any]:
-    """Every mixer as its yaml has it, behind a convolution, and with each true-or-false keyword turned over."""
+    """Every mixer as its yaml has it, behind a convolution, and with each true, false or null keyword turned."""
     found = []
     for name in sorted(MIXERS):
         base = keywords(name)
-        flips = [key for key, value in base.items() if isinstance(value, bool)]
+        flips = {key: not value for key, value in base.items() if isinstance(value, bool)}
+        flips |= {key: 5 for key, value in base.items() if value is None}  # a number of steps
         found += [
             pytest.param(name, base, id=name),
             pytest.param(name, {**base, "block.conv_width": 4}, id=f"{name}-conv"),
         ]
-        found += [pytest.param(name, {**base, key: not base[key]}, id=f"{name}-{key}={not base[key]}") for key in flips]
+        found += [pytest.param(name, {**base, key: other}, id=f"{name}-{key}={other}") for key, other in flips.items()]
     return found
 
 

@@ -10,11 +10,14 @@ from agents.decision_transformer import observation_statistics
 from envs import Episode, Episodes, Source
 
 BACKBONES: dict[str, dict[str, Any]] = {
-    "attention": {"num_heads": 2, "rotary": True},
+    "aaren": {"num_heads": 2, "expansion": 1.0},
+    "attention": {"num_heads": 2, "rotary": True, "window": None},
     "gru": {"expansion": 1.0},
     "lstm": {"expansion": 1.0},
+    "mamba": {"expansion": 1.0, "state_size": 4, "conv_width": 3},
     "min_gru": {"expansion": 1.5, "positive": False},
     "min_lstm": {"expansion": 1.5, "positive": False},
+    "s4d": {"state_size": 4},
 }
 
 

@@ -81,6 +81,7 @@ def _backward(
                 states[t + 1] = h
             nothing = np.zeros((num_states, width), np.float32)
             grad_h = grad_last[row, :, first:end].astype(np.float64)
+            sum_decay = np.zeros((num_states, width), np.float64)
             for t in range(time - 1, -1, -1):
                 begins = starts.size > 0 and starts[row, t]
                 previous = nothing if begins else states[t]
@@ -90,7 +91,7 @@ def _backward(
                 for n in range(num_states):
                     written, weight = write[row, t, n], read[row, t, n]
                     rate, grad, before, reached = decay[n, first:end], grad_h[n], previous[n], states[t + 1, n]
-                    out_decay = grad_decay[row, n, first:end]
+                    out_decay = sum_decay[n]
                     sum_read, sum_write = F32(0.0), F32(0.0)
                     for c in range(width):
                         share, keep = _share(step[c] * rate[c])
@@ -109,6 +110,7 @@ def _backward(
                 if begins:
                     grad_h[:] = 0.0
             grad_state[row, :, first:end] = grad_h
+            grad_decay[row, :, first:end] = sum_decay
 
 
 def forward(
