@@ -1,10 +1,12 @@
 """From a plain description to an agent: which agents there are, and what is wrong with a description."""
 
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 
 from agents.actions import ContinuousActions, DiscreteActions
 from agents.decision_transformer import DecisionTransformer
-from minrnn import Backbone
+from envs.patterns import mismatch
+from minrnn import MIXERS, Backbone
 
 AGENTS: dict[str, type[DecisionTransformer]] = {
     "decision_transformer": DecisionTransformer,
@@ -29,6 +31,10 @@ def build_agent(spec: dict[str, Any]) -> DecisionTransformer:
             raise AgentError(f"an agent is described by name, backbone, actions and settings; {part} is not there")
     if spec.get("name") not in sorted(AGENTS):
         raise AgentError(f"agent must be one of {', '.join(sorted(AGENTS))}; got {spec.get('name')!r}")
+    _check_keywords(AGENTS[spec["name"]], spec["settings"])
+    _check_keywords(Backbone, spec["backbone"])
+    if spec["backbone"].get("name") in MIXERS and isinstance(spec["backbone"].get("mixer"), dict):
+        _check_keywords(MIXERS[spec["backbone"]["name"]], spec["backbone"]["mixer"])
     kind = ContinuousActions if "low" in spec["actions"] else DiscreteActions
     try:
         agent = AGENTS[spec["name"]](Backbone(**spec["backbone"]), kind(**spec["actions"]), **spec["settings"])
@@ -37,3 +43,13 @@ def build_agent(spec: dict[str, Any]) -> DecisionTransformer:
         raise AgentError(f"{spec['name']} cannot be built on {spec['backbone'].get('name')}: {error}") from error
     agent.spec = spec
     return agent
+
+
+def _check_keywords(kind: type, keywords: dict[str, Any]) -> None:
+    """Raises AgentError unless numbers, flags and text are what the constructor of this kind says they are."""
+    for name, hint in get_type_hints(kind.__init__).items():  # type: ignore[misc]
+        types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        if name in keywords and set(types) <= {bool, int, float, str, NoneType}:
+            pattern = tuple(None if one is NoneType else one for one in types)
+            if problem := mismatch(keywords[name], pattern, name):
+                raise AgentError(f"{kind.__name__}: {problem}")

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from envs.checks import ROWS_AT_ONCE, DataError
 
+# All of which h5py raises for bytes that are not as they were written.
+DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, SystemError)
+
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
@@ -28,7 +31,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
             yield file
     except DataError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # all of which h5py raises for bad bytes
+    except DAMAGED as error:
         raise DataError(
             f"{path} is an HDF5 file but cannot be read ({error}). It looks cut short or damaged: "
             "download or copy it again."
