@@ -19,6 +19,7 @@ NULLABLE: dict[str, type] = {
     "dataset": str,
     "env_id": str,
     "num_threads": int,
+    "observation_columns": list,
     "run_dir": str,
     "target_return": float,
     "task.dataset": str,
@@ -98,6 +99,8 @@ def checked_value(key: str, value: Any, default: Any) -> Any:
         check_choice(key, value, CHOICES[key])
     elif kind is not None:
         value = _as_type(key, value, kind)
+    if key == "observation_columns" and not all(type(column) is int and column >= 0 for column in value):
+        raise ConfigError(f"{key} must be a list of column numbers, from 0; got {_written(value)}")
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_range(key, value)
     return value

@@ -85,7 +85,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             break
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        if not isinstance(row, dict) or not all(type(value) in (int, float) for value in row.values()):
+            break
+        if type(row.get("step")) is not int:
             break
         rows.append(row)
     return rows

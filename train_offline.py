@@ -118,8 +118,12 @@ def load_task(config: dict[str, Any]) -> tuple[Task, Episodes]:
         for key in ("dataset", "env_id", "target_return")
     )
     episodes = load_episodes(dataset, drop_invalid=config["drop_invalid_episodes"])
+    columns = config["observation_columns"]
+    if columns is not None:
+        episodes = episodes.select_columns(columns)
     play = config["evaluate"]["num_episodes"] > 0
-    return describe_task(episodes, env_id=env_id, target_return=target_return, play=play), episodes
+    task = describe_task(episodes, env_id=env_id, target_return=target_return, play=play, observation_columns=columns)
+    return task, episodes
 
 
 def build_learner(config: dict[str, Any], task: Task, episodes: Episodes, device: torch.device) -> Learner:
@@ -141,7 +145,10 @@ def build_learner(config: dict[str, Any], task: Task, episodes: Episodes, device
     torch.manual_seed(config["seed"])
     agent = build_agent(spec).to(device)
     sampler = WindowSampler(
-        episodes, context_length=settings["context_length"], top_fraction=config["train"]["top_fraction"]
+        episodes,
+        context_length=settings["context_length"],
+        top_fraction=config["train"]["top_fraction"],
+        packed=config["train"]["packed"],
     )
     return Learner(
         agent,

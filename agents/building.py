@@ -1,7 +1,8 @@
 """From a plain description to an agent: which agents there are, and what is wrong with a description."""
 
+from collections.abc import Sequence
 from types import NoneType, UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from agents.actions import ContinuousActions, DiscreteActions
 from agents.decision_transformer import DecisionTransformer
@@ -36,6 +37,7 @@ def build_agent(spec: dict[str, Any]) -> DecisionTransformer:
     if spec["backbone"].get("name") in MIXERS and isinstance(spec["backbone"].get("mixer"), dict):
         _check_keywords(MIXERS[spec["backbone"]["name"]], spec["backbone"]["mixer"])
     kind = ContinuousActions if "low" in spec["actions"] else DiscreteActions
+    _check_keywords(kind, spec["actions"])
     try:
         agent = AGENTS[spec["name"]](Backbone(**spec["backbone"]), kind(**spec["actions"]), **spec["settings"])
     except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
@@ -46,10 +48,17 @@ def build_agent(spec: dict[str, Any]) -> DecisionTransformer:
 
 
 def _check_keywords(kind: type, keywords: dict[str, Any]) -> None:
-    """Raises AgentError unless numbers, flags and text are what the constructor of this kind says they are."""
+    """Raises AgentError unless numbers, flags, text and lists of them are what the constructor of this kind names."""
     for name, hint in get_type_hints(kind.__init__).items():  # type: ignore[misc]
-        types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-        if name in keywords and set(types) <= {bool, int, float, str, NoneType}:
-            pattern = tuple(None if one is NoneType else one for one in types)
-            if problem := mismatch(keywords[name], pattern, name):
-                raise AgentError(f"{kind.__name__}: {problem}")
+        problem = mismatch(keywords[name], _pattern_of(hint), name) if name in keywords else None
+        if problem:
+            raise AgentError(f"{kind.__name__}: {problem}")
+
+
+def _pattern_of(hint: Any) -> Any:
+    """A type hint as envs.patterns writes it; object, which anything is, for hints that say more."""
+    if isinstance(hint, UnionType):
+        return tuple(_pattern_of(one) for one in get_args(hint))
+    if get_origin(hint) is Sequence:
+        return [_pattern_of(get_args(hint)[0])]
+    return None if hint is NoneType else hint if hint in (bool, int, float, str) else object

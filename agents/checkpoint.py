@@ -151,7 +151,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         version = manifest["format_version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / 'manifest.json'} cannot be read: {error!r}") from error
-    if version != FORMAT_VERSION and (type(version) is not int or version not in MIGRATIONS):
+    if type(version) is not int or version not in (*MIGRATIONS, FORMAT_VERSION):
         raise CheckpointError(
             f"{path} has checkpoint format {version}; this version reads formats {min(MIGRATIONS)} to {FORMAT_VERSION}"
         )

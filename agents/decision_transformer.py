@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -103,7 +104,8 @@ class DecisionTransformer(nn.Module):
         else:
             tokens = [*self._embed_inputs(returns, observations, batch.timesteps)]
             tokens.append(self._embed("action", self.actions.encode(batch.actions), batch.timesteps))
-        y, _ = self.backbone(torch.stack(tokens, dim=2).flatten(1, 2))
+        starts = None if batch.starts is None else _first_token_of(batch.starts, len(tokens))
+        y, _ = self.backbone(torch.stack(tokens, dim=2).flatten(1, 2), starts=starts)
         at_observation = 0 if self.token_layout == "merged" else len(tokens) - 2
         return self.head(y[:, at_observation :: len(tokens)])
 
@@ -203,6 +205,11 @@ class DecisionTransformer(nn.Module):
         if self.embed_timestep is None:
             return token
         return token + self.embed_timestep(timesteps.clamp(max=self.embed_timestep.num_embeddings - 1))
+
+
+def _first_token_of(steps: Tensor, num_tokens: int) -> Tensor:
+    """From a mask of steps [B, K] to one of tokens [B, K * num_tokens]."""
+    return F.pad(steps[..., None], (0, num_tokens - 1)).flatten(1)
 
 
 def observation_statistics(episodes: Episodes) -> dict[str, list[float]]:

@@ -19,9 +19,10 @@ class Batch(NamedTuple):
     returns_to_go: Tensor  # [B, K], undiscounted, environment units
     timesteps: Tensor  # int64 [B, K], steps since the episode began
     valid_mask: Tensor  # bool [B, K], True on real steps
+    starts: Tensor | None = None  # bool [B, K], True where an episode begins; None where no window holds two
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        return Batch(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self))  # type: ignore[arg-type]
 
 
 class WindowSampler:
@@ -32,14 +33,17 @@ class WindowSampler:
     Drawing the first step uniformly instead shows a fresh start once an episode.
 
     top_fraction keeps that share of the episodes, best returns first (at least one): filtered behaviour cloning.
+    packed: where an episode ends the window goes on with the next one instead of padding, and says so in `starts`.
     """
 
-    def __init__(self, episodes: Episodes, *, context_length: int, top_fraction: float = 1.0) -> None:
+    def __init__(
+        self, episodes: Episodes, *, context_length: int, top_fraction: float = 1.0, packed: bool = False
+    ) -> None:
         if top_fraction < 1.0:
             num_kept = max(1, round(top_fraction * len(episodes)))
             episodes = episodes.select(np.sort(np.argsort(-episodes.returns, kind="stable")[:num_kept]))
         self.episodes = episodes
-        self.context_length = context_length
+        self.context_length, self.packed = context_length, packed
         self._returns_to_go = returns_to_go(episodes)
         self._num_windows = np.cumsum(episodes.lengths + context_length - 1)
 
@@ -58,18 +62,25 @@ class WindowSampler:
         return starts
 
     def windows(self, starts: np.ndarray) -> Batch:
-        """The windows that begin at these rows of the flat store; each ends with its episode at the latest."""
-        episode = np.searchsorted(self.episodes.offsets, starts, side="right") - 1
-        begin, end = self.episodes.offsets[episode, None], self.episodes.offsets[episode + 1, None]
+        """The windows that begin at these rows of the flat store; unless packed, each ends with its episode."""
         rows = starts[:, None] + np.arange(self.context_length)
-        valid_mask = rows < end
-        rows = np.minimum(rows, end - 1)
-        timesteps = rows - begin
+        if self.packed:
+            rows %= self.episodes.num_steps
+            episode = np.searchsorted(self.episodes.offsets, rows, side="right") - 1
+            valid_mask = np.ones_like(rows, dtype=np.bool_)
+        else:
+            episode = np.searchsorted(self.episodes.offsets, starts[:, None], side="right") - 1
+            end = self.episodes.offsets[episode + 1]
+            valid_mask = rows < end
+            rows = np.minimum(rows, end - 1)
+        timesteps = rows - self.episodes.offsets[episode]
+        begins = timesteps == 0
         actions = self.episodes.actions
         previous_actions = actions[np.maximum(rows - 1, 0)]
-        previous_actions[timesteps == 0] = -1 if self.episodes.is_discrete else 0.0
+        previous_actions[begins] = -1 if self.episodes.is_discrete else 0.0
         arrays = (self.episodes.observations[rows], actions[rows], previous_actions, self._returns_to_go[rows])
-        return Batch(*(torch.from_numpy(array) for array in (*arrays, timesteps, valid_mask)))
+        tensors = (torch.from_numpy(array) for array in (*arrays, timesteps, valid_mask))
+        return Batch(*tensors)._replace(starts=torch.from_numpy(begins) if self.packed else None)
 
 
 def returns_to_go(episodes: Episodes) -> np.ndarray:

@@ -7,6 +7,7 @@ import importlib
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +38,13 @@ class TaskError(ValueError):
     for_user = True
 
 
-def make_environment(env_id: str, env_kwargs: dict[str, Any] | None = None) -> gymnasium.Env[Any, Any]:
+def make_environment(
+    env_id: str, env_kwargs: dict[str, Any] | None = None, columns: Sequence[int] | None = None
+) -> gymnasium.Env[Any, Any]:
     """The environment, its observations flattened to a vector. Raises TaskError if there is none or it cannot start.
 
-    Parts of an observation that are no numbers (MiniGrid's mission) are left out.
+    Parts of an observation that are no numbers (MiniGrid's mission) are left out. columns: those of the vector to show,
+    None for all.
     """
     import gymnasium
 
@@ -56,7 +60,8 @@ def make_environment(env_id: str, env_kwargs: dict[str, Any] | None = None) -> g
             f"{env_id} cannot be made ({type(error).__name__}: {error}); keywords: {env_kwargs or {}}"
             + _known_cure(env_id)
         ) from error
-    return _with_vector_observations(env)
+    env = _with_vector_observations(env)
+    return env if columns is None else _with_columns(env, list(columns))
 
 
 def _register(env_id: str) -> None:
@@ -100,6 +105,17 @@ def _known_cure(env_id: str) -> str:
             "evaluate.num_episodes=0 trains without playing"
         )
     return ""
+
+
+def _with_columns(env: gymnasium.Env[Any, Any], columns: list[int]) -> gymnasium.Env[Any, Any]:
+    from gymnasium.spaces import Box
+    from gymnasium.wrappers import TransformObservation
+
+    space: Any = env.observation_space
+    if max(columns) >= space.shape[0]:
+        raise TaskError(f"observation_columns must be below the {space.shape[0]} that there are; got {columns}")
+    shown = Box(space.low[columns], space.high[columns], dtype=space.dtype)
+    return TransformObservation(env, lambda observation: observation[columns], shown)
 
 
 def _with_vector_observations(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:

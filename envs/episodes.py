@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Protocol
@@ -176,6 +176,14 @@ class Episodes:
             source=self.source,
             num_actions=self.num_actions,
         )
+
+    def select_columns(self, columns: Sequence[int]) -> Episodes:
+        """The same episodes with these columns of their observations alone, in memory. Raises DataError."""
+        if not columns or not all(0 <= column < self.obs_dim for column in columns):
+            name, last = self.source.dataset_id, self.obs_dim - 1
+            raise DataError(f"{name}: expected observation_columns between 0 and {last}; got {columns}")
+        finals = None if self.final_observations is None else self.final_observations[:, columns]
+        return replace(self, observations=self.observations[:, columns], final_observations=finals)
 
     def check(self) -> None:
         """Raises DataError naming the field, and the episode and step where there is one, that does not fit."""

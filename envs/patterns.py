@@ -30,6 +30,6 @@ def mismatch(value: Any, pattern: Any, where: str = "") -> str | None:
     if value is MISSING:
         return f"{where} is not there"
     kind = (int, float) if pattern is float else type(None) if pattern is None else pattern
-    if isinstance(value, kind) and (pattern is bool or not isinstance(value, bool)):
+    if isinstance(value, kind) and (pattern in (bool, object) or not isinstance(value, bool)):
         return None
     return f"expected {where} to be {NAMES.get(pattern, 'null')}; got {value!r:.60}"

@@ -92,13 +92,16 @@ class Task:
     max_episode_steps: int
     actions: dict[str, Any]
     dataset: dict[str, Any]
+    observation_columns: list[int] | None = None
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Task:
         """The task that `describe` described. Raises TaskError."""
-        if problem := mismatch(description, DESCRIPTION):
+        problem = mismatch(description, DESCRIPTION)
+        columns = None if problem else description.get("observation_columns")
+        if problem := problem or mismatch(columns, ([int], None), "observation_columns"):
             raise TaskError(f"expected the description of a task, as in a run's task.json; {problem}")
-        return cls(**{key: description[key] for key in DESCRIPTION})
+        return cls(**{key: description[key] for key in DESCRIPTION}, observation_columns=columns)
 
     def describe(self) -> dict[str, Any]:
         return asdict(self)
@@ -106,7 +109,7 @@ class Task:
     def make_environment(self) -> gymnasium.Env[Any, Any]:
         if self.env_id is None:
             raise TaskError(f"there is no environment for {self.dataset['id']}; pass env_id=... to name one")
-        return make_environment(self.env_id, self.env_kwargs)
+        return make_environment(self.env_id, self.env_kwargs, self.observation_columns)
 
     def in_environment(self, env_id: str) -> Task:
         """The same task in another environment, with its time limit and reference scores. Raises TaskError."""
@@ -137,17 +140,23 @@ def _interface(task: Task) -> tuple[Any, dict[str, Any], int | None]:
 
 
 def describe_task(
-    episodes: Episodes, *, env_id: str | None = None, target_return: float | None = None, play: bool = True
+    episodes: Episodes,
+    *,
+    env_id: str | None = None,
+    target_return: float | None = None,
+    play: bool = True,
+    observation_columns: list[int] | None = None,
 ) -> Task:
     """The task these episodes pose. Raises TaskError unless an agent that learns from them can play it.
 
     env_id: None for the environment they were recorded in. target_return: None for their best return. play=False: the
-    agent will not be scored, so that an environment nobody has here does not matter.
+    agent will not be scored, so that an environment nobody has here does not matter. observation_columns: those that
+    the episodes were cut down to, and that the agent is shown in its environment; None for all.
     """
     target = float(episodes.returns.max()) if target_return is None else target_return
     try:
         choice = environment_for(episodes, env_id)
-        env = make_environment(choice.env_id, choice.env_kwargs)
+        env = make_environment(choice.env_id, choice.env_kwargs, observation_columns)
     except TaskError as error:
         if play or env_id is not None:
             raise
@@ -167,6 +176,7 @@ def describe_task(
         max_episode_steps=limit or int(episodes.lengths.max()),
         actions=actions,
         dataset=describe_dataset(episodes, notes),
+        observation_columns=observation_columns,
     )
 
 

@@ -180,3 +180,13 @@ def test_importing_envs_imports_nothing_heavy() -> None:
     code = f"import sys, envs; print(*({heavy} & set(sys.modules)))"
     root = Path(__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True).stdout.split() == []
+
+
+def test_columns_of_the_observations_can_be_chosen() -> None:
+    episodes = Episodes.from_episodes([make_episode(3), make_episode(2)], Source("mine", ""))
+    chosen = episodes.select_columns([1, 0])
+    np.testing.assert_array_equal(chosen.observations, episodes.observations[:, [1, 0]])
+    assert chosen.obs_dim == 2
+    for columns in ([], [episodes.obs_dim], [-1]):
+        with pytest.raises(DataError, match="expected observation_columns between 0 and"):
+            episodes.select_columns(columns)

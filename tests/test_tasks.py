@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
 from envs import Episode, Episodes, Source
 from envs.d4rl_catalog import d4rl_files
-from envs.environments import TaskError
+from envs.environments import TaskError, make_environment
 from envs.tasks import (
     REFERENCE_SCORES,
     Task,
@@ -193,3 +195,15 @@ def test_a_task_moves_to_an_environment_that_is_alike() -> None:
 def test_a_description_of_something_else_is_refused() -> None:
     with pytest.raises(TaskError, match="expected the description of a task"):
         Task.from_description({"env_id": "Hopper-v5"})
+
+
+def test_an_agent_is_shown_the_columns_it_learnt_from_in_its_environment_too() -> None:
+    episodes = make_episodes(11, 3, env_id="Hopper-v5").select_columns([0, 1, 4])
+    task = describe_task(episodes, observation_columns=[0, 1, 4])
+    again = Task.from_description(json.loads(json.dumps(task.describe())))
+    assert again == task
+    with closing(again.make_environment()) as env, closing(gymnasium.make("Hopper-v5")) as whole:
+        assert env.observation_space.shape == (3,)
+        np.testing.assert_array_equal(env.reset(seed=1)[0], whole.reset(seed=1)[0][[0, 1, 4]])
+    with pytest.raises(TaskError, match="observation_columns must be below the 11"):
+        make_environment("Hopper-v5", columns=[11])

@@ -59,10 +59,10 @@ def test_every_step_is_seen_about_equally_often_and_an_episode_begins_many_windo
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
-    sampler = WindowSampler(recorded(), context_length=5)
+    sampler = WindowSampler(recorded(), context_length=5, packed=True)
     first = sampler.sample(8, seed=3, step=7)
     sampler.sample(8, seed=3, step=8)
-    again = WindowSampler(recorded(), context_length=5).sample(8, seed=3, step=7)
+    again = WindowSampler(recorded(), context_length=5, packed=True).sample(8, seed=3, step=7)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     for other in (sampler.sample(8, seed=4, step=7), sampler.sample(8, seed=3, step=8)):
         assert not torch.equal(first.observations, other.observations)
@@ -89,7 +89,24 @@ def test_nothing_is_written_into_the_recorded_arrays() -> None:
 
 
 def test_a_batch_goes_to_a_device_whole() -> None:
-    batch = WindowSampler(recorded(), context_length=5).sample(2, seed=0, step=0)
+    batch = WindowSampler(recorded(), context_length=5, packed=True).sample(2, seed=0, step=0)
     moved = batch.to(torch.device("meta"))
     assert isinstance(moved, Batch)
     assert {tensor.device.type for tensor in moved} == {"meta"}
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_a_packed_window_goes_on_with_the_next_episode_and_after_the_last_with_the_first(discrete: bool) -> None:
+    episodes = recorded(discrete=discrete)
+    batch = WindowSampler(episodes, context_length=20, packed=True).windows(np.arange(episodes.num_steps))
+    assert batch.valid_mask.all()
+    assert batch.starts is not None
+    for start in range(episodes.num_steps):
+        at = 0
+        while at < 20:
+            expected = slow_window(episodes, (start + at) % episodes.num_steps, 20 - at)
+            for t, step in enumerate(expected, start=at):
+                assert bool(batch.starts[start, t]) == (step["timesteps"] == 0)
+                for name, value in step.items():
+                    np.testing.assert_allclose(getattr(batch, name)[start, t], value, rtol=1e-5, atol=1e-5)
+            at += len(expected)
