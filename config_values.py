@@ -15,6 +15,7 @@ MISSING = "???"  # how Hydra writes a value that must be given
 NULLABLE: dict[str, type] = {
     "acting_mode": str,
     "backbone.conv_width": int,
+    "backbone.mixer.memory_length": int,
     "backbone.mixer.window": int,
     "dataset": str,
     "env_id": str,
@@ -43,8 +44,8 @@ RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
         "at least 0",
         lambda value: value >= 0,
     ),
+    (r"conv_width|memory_length", "at least 2", lambda value: value >= 2),
     (r"num_\w+|\w+_size|\w+_length|\w+_every|window", "at least 1", lambda value: value >= 1),
-    (r"conv_width", "at least 2", lambda value: value >= 2),
     (r"dropout|ema_decay", "at least 0 and less than 1", lambda value: 0 <= value < 1),
     (r"top_fraction", "more than 0 and at most 1", lambda value: 0 < value <= 1),
     (r"learning_rate|max_grad_norm|return_scale|mlp_ratio|expansion", "more than 0", lambda value: value > 0),

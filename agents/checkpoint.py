@@ -171,15 +171,16 @@ def _read_checked(path: Path, expected: Any) -> bytes:
     return data
 
 
-def _add_window_of_attention(spec: Any) -> None:
-    """Format 1 knew no attention with a window; every step saw all before it."""
+def _add_keywords_of_mixers(spec: Any) -> None:
+    """Format 1 knew no attention with a window and no minimal RNN whose memories are spread as it begins."""
+    added = {"attention": "window", "min_gru": "memory_length", "min_lstm": "memory_length"}
     with suppress(LookupError, TypeError, AttributeError):  # what is no description is refused as one
-        if spec["backbone"]["name"] == "attention":
-            spec["backbone"]["mixer"].setdefault("window", None)
+        if spec["backbone"]["name"] in added:
+            spec["backbone"]["mixer"].setdefault(added[spec["backbone"]["name"]], None)
 
 
 # From each older format to the next: what has to change in the description of the agent.
-MIGRATIONS: dict[int, Callable[[Any], None]] = {1: _add_window_of_attention}
+MIGRATIONS: dict[int, Callable[[Any], None]] = {1: _add_keywords_of_mixers}
 
 
 def _check_step(path: Path, training: Any) -> None:

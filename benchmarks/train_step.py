@@ -17,8 +17,8 @@ from agents.checkpoint import build_agent
 from agents.windows import Batch
 
 MIXER_KEYWORDS: dict[str, dict[str, Any]] = {
-    "min_gru": {"expansion": 1.5, "positive": False},
-    "min_lstm": {"expansion": 1.5, "positive": False},
+    "min_gru": {"expansion": 1.5, "positive": False, "memory_length": None},
+    "min_lstm": {"expansion": 1.5, "positive": False, "memory_length": None},
     "gru": {"expansion": 1.0},
     "lstm": {"expansion": 1.0},
     "attention": {"num_heads": 1, "rotary": True, "window": None},

@@ -5,16 +5,20 @@ from torch import Tensor, nn
 
 from minrnn import scan
 from minrnn.linear import Linear
+from minrnn.min_gru import odds_of_keeping
 
 
 class MinLSTM(nn.Module):
     """As MinGRU, with separate forget and input gates that are divided by their sum."""
 
-    def __init__(self, hidden_size: int, *, expansion: float, positive: bool) -> None:
+    def __init__(self, hidden_size: int, *, expansion: float, positive: bool, memory_length: int | None) -> None:
         super().__init__()
         state_size = int(expansion * hidden_size)
         self.positive = positive
         self.projection = Linear(hidden_size, 3 * state_size)
+        if memory_length is not None:  # the forget gate begins near 1, the input gate at 1 / memory
+            odds = odds_of_keeping(state_size, memory_length)
+            self.projection.bias.data[: 2 * state_size] = torch.cat([odds.log(), -odds.log()])
         self.output = Linear(state_size, hidden_size)
 
     def forward(self, x: Tensor, state: Tensor | None = None, *, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:

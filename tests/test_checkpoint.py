@@ -80,11 +80,14 @@ def test_another_format_is_refused_naming_both_versions(tmp_path: Path, version:
 
 
 @pytest.mark.fault("a checkpoint of another format version")
-def test_an_older_format_is_brought_up_to_date(tmp_path: Path) -> None:
-    agent = new_agent(recorded(), "attention")
+@pytest.mark.parametrize(
+    ("backbone", "keyword"), [("attention", "window"), ("min_gru", "memory_length"), ("min_lstm", "memory_length")]
+)
+def test_an_older_format_is_brought_up_to_date(tmp_path: Path, backbone: str, keyword: str) -> None:
+    agent = new_agent(recorded(), backbone)
     checkpoint = save(tmp_path, agent)
     spec = json.loads((checkpoint / "agent.json").read_text())
-    del spec["backbone"]["mixer"]["window"]  # format 1 had none
+    del spec["backbone"]["mixer"][keyword]  # format 1 had none
     data = json.dumps(spec).encode()
     (checkpoint / "agent.json").write_bytes(data)
     manifest = json.loads((checkpoint / "manifest.json").read_text())
@@ -92,7 +95,7 @@ def test_an_older_format_is_brought_up_to_date(tmp_path: Path) -> None:
     (checkpoint / "manifest.json").write_text(json.dumps({**manifest, "format_version": 1}))
     np.testing.assert_array_equal(first_actions(load_agent(tmp_path)), first_actions(agent))
     (checkpoint / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(AgentError, match="window"):
+    with pytest.raises(AgentError, match=keyword):
         load_agent(tmp_path)
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from minrnn.aaren import Aaren
 from minrnn.attention import Attention
 from minrnn.mamba import Mamba
+from minrnn.min_gru import MinGRU
+from minrnn.min_lstm import MinLSTM
 from minrnn.s4d import S4D
 from minrnn.selective import selective_scan
 
@@ -151,3 +153,20 @@ def test_the_gradient_of_a_gradient_of_the_fused_scan_is_that_of_the_plain_one()
         found.append([tensor.double() for tensor in second])
     for ours, exact in zip(*found, strict=True):
         torch.testing.assert_close(ours, exact, rtol=1e-4, atol=1e-4 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("kind", [MinGRU, MinLSTM])
+def test_memories_begin_spread_between_two_steps_and_the_length_asked_for(kind: Any) -> None:
+    """What is left of a state after a step without input tells how long each channel remembers."""
+    torch.manual_seed(0)
+    mixer = kind(256, expansion=1.0, positive=False, memory_length=1000)
+    mixer.output = torch.nn.Identity()
+    with torch.no_grad():
+        mixer.projection.bias.data[-256:] = 0.0  # no candidate
+        kept = mixer.step(torch.zeros(1, 256), torch.ones(1, 256))[1]
+        memories = 1 / (1 - kept)
+    assert 2 <= memories.min() < 2.5
+    assert 800 < memories.max() <= 1001
+    assert 30 < memories.median() < 70  # the geometric middle is 45
+    with pytest.raises(ValueError, match="memory_length must be at least 2 steps; got 1"):
+        kind(256, expansion=1.0, positive=False, memory_length=1)

@@ -18,7 +18,7 @@ SIZES = {"usual": (64, 1.5, 4.0), "uneven": (20, 1.3, 1.7), "wide state": (8, 9.
 def new_backbone(name: str, size: str = "usual", positive: bool = False) -> Backbone:
     torch.manual_seed(0)
     hidden_size, expansion, mlp_ratio = SIZES[size]
-    mixer = {"expansion": expansion, "positive": positive}
+    mixer = {"expansion": expansion, "positive": positive, "memory_length": None}
     stack = {"hidden_size": hidden_size, "num_layers": 3, "mlp_ratio": mlp_ratio, "dropout": 0.5}
     return Backbone(name, **stack, mixer=mixer).eval()
 

@@ -15,8 +15,8 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "gru": {"expansion": 1.0},
     "lstm": {"expansion": 1.0},
     "mamba": {"expansion": 1.0, "state_size": 4, "conv_width": 3},
-    "min_gru": {"expansion": 1.5, "positive": False},
-    "min_lstm": {"expansion": 1.5, "positive": False},
+    "min_gru": {"expansion": 1.5, "positive": False, "memory_length": None},
+    "min_lstm": {"expansion": 1.5, "positive": False, "memory_length": None},
     "s4d": {"state_size": 4},
 }
 

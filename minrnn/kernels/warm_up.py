@@ -21,7 +21,7 @@ def warm_up() -> None:
     GELU()(torch.zeros(1, 1, requires_grad=True)).sum().backward()
     DroppedSum(0.5)(torch.zeros(1, 1), torch.zeros(1, 1, requires_grad=True)).sum().backward()
     for name in ("min_gru", "min_lstm"):
-        mixer = {"expansion": 1.0, "positive": False}
+        mixer = {"expansion": 1.0, "positive": False, "memory_length": None}
         backbone = Backbone(name, hidden_size=8, num_layers=1, mlp_ratio=1.0, dropout=0.0, mixer=mixer)
         FusedStep(nn.Linear(1, 8), backbone, nn.Linear(8, 1), 1, np.zeros(1), np.ones(1))(np.zeros((1, 1)))
 
