@@ -24,7 +24,7 @@ from envs.scores import estimate, paired_difference
 from envs.writing import write_d4rl
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMON = "train.num_steps=2000 train.evaluate_every=0 train.checkpoint_every=2000 num_threads=1"
+COMMON = "train.num_steps=1500 train.evaluate_every=0 train.checkpoint_every=1500 num_threads=1"
 WINDOWS = "agent.context_length=20 train.batch_size=100"
 LONG = "agent.context_length=200 train.batch_size=10"
 PACKED = f"{LONG} train.packed=true agent.acting_mode=carried"
@@ -61,7 +61,7 @@ def main() -> None:
                 print(line, flush=True)
     rows = [row for name in sets for row in rows_of(name, chosen.seeds, runs)]
     note = (
-        f"2,000 steps of 2,000 environment steps each, seeds {' '.join(map(str, chosen.seeds))}, last checkpoint. "
+        f"1,500 gradient steps, each on 2,000 environment steps, seeds {' '.join(map(str, chosen.seeds))}, last checkpoint. "
         "recall: return of 100 episodes, guessing gives 0.25; else the normalised score of 20 episodes, 95 % bootstrap "
         "intervals over seeds. Differences are paired by seed. Acting: the policy's share of a step of one environment."
     )
