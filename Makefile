@@ -1,6 +1,7 @@
 PYTHON ?= python3
 JOBS ?= 2
 ARGS ?=
+NOT_SHORT := measuring.py peers.py sequence_models.py recall.py standing_comparison.py selective_copying.py language.py memory.py
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -25,7 +26,7 @@ check: .venv/.ready ## formatting, lint, types and tests
 	$(BIN)/python -m pytest -n $(JOBS)
 
 bench: .venv/.ready ## every benchmark with its short defaults
-	@set -e; for benchmark in $(filter-out benchmarks/measuring.py benchmarks/peers.py benchmarks/standing_comparison.py,$(wildcard benchmarks/*.py)); do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
+	@set -e; for benchmark in $(filter-out $(addprefix benchmarks/,$(NOT_SHORT)),$(wildcard benchmarks/*.py)); do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
 
 clean: ## remove what make and the tests made, the environment included; runs/ stays
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -61,7 +61,7 @@ def main() -> None:
                 print(line, flush=True)
     rows = [row for name in sets for row in rows_of(name, chosen.seeds, runs)]
     note = (
-        f"1,500 gradient steps, each on 2,000 environment steps, seeds {' '.join(map(str, chosen.seeds))}, last checkpoint. "
+        f"1,500 gradient steps on 2,000 environment steps each, seeds {' '.join(map(str, chosen.seeds))}. "
         "recall: return of 100 episodes, guessing gives 0.25; else the normalised score of 20 episodes, 95 % bootstrap "
         "intervals over seeds. Differences are paired by seed. Acting: the policy's share of a step of one environment."
     )

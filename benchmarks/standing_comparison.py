@@ -106,7 +106,7 @@ def write_page(found: dict[Cell, dict[str, Any] | None], chosen: Any) -> str:
     lines = [
         "# The standing comparison",
         "",
-        "Five backbones at equal parameters (to 2 %), 2,000 gradient steps, merged tokens, last checkpoint, one target",
+        f"{len(BACKBONES)} backbones at equal parameters (to 2 %), 2,000 gradient steps, merged tokens, last checkpoint, one target",
         f"declared before training, 20 episodes a run, {chosen.seeds} seeds. Mean of the seeds with a 95 % bootstrap",
         "interval over seeds; three seeds make wide intervals, and intervals that overlap show no difference.",
         "",

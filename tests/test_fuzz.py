@@ -369,5 +369,5 @@ def test_a_run_directory_with_other_files_is_read_or_refused(
     fuzz(
         st.tuples(names, st.floats(0, 0.9999), json_junk, st.none() | damages, st.sampled_from(sorted(commands))),
         check,
-        40,
+        20,
     )

@@ -7,11 +7,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 from toys import BACKBONES
 
 import evaluate
 import train_offline
 from agents import load_agent
+from minrnn import MIXERS
 from run import best_checkpoint
 
 SMALL = [
@@ -106,6 +108,39 @@ def test_a_finished_run_can_be_judged_again(tmp_path: Path) -> None:
     assert judged["protocol"]["target_return"] == 500
     assert not judged["protocol"]["target_declared_before_training"]
     assert len(judged["returns"]) == 3
+
+
+class RunningMean(torch.nn.Module):
+    """A mixer of ones own: the mean of all inputs so far, as README shows it."""
+
+    def __init__(self, hidden_size: int, *, gain: float) -> None:
+        super().__init__()
+        self.output = torch.nn.Linear(hidden_size, hidden_size)
+        self.gain = gain
+
+    def forward(self, x: Any, state: Any = None, *, starts: Any = None) -> Any:
+        outputs = []
+        for t in range(x.shape[1]):
+            if starts is not None and state is not None:
+                state = torch.where(starts[:, t, None, None], 0.0, state)
+            y, state = self.step(x[:, t], state)
+            outputs.append(y)
+        return torch.stack(outputs, dim=1), state
+
+    def step(self, x: Any, state: Any = None) -> Any:
+        total = torch.stack([x, torch.ones_like(x)]) if state is None else state.movedim(1, 0) + torch.stack([x, x**0])
+        return self.output(self.gain * total[0] / total[1]), total.movedim(0, 1)
+
+
+def test_a_backbone_of_ones_own_is_a_class_a_line_and_a_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MIXERS, "running_mean", RunningMean)
+    folder = tmp_path / "configs" / "backbone"
+    folder.mkdir(parents=True)
+    text = "defaults:\n  - _stack\n  - _self_\n\nname: running_mean\nmixer:\n  gain: 1.0\n"
+    (folder / "running_mean.yaml").write_text(text)
+    path = run(tmp_path, "--config-dir", str(tmp_path / "configs"), "backbone=running_mean", "train.packed=true")
+    assert json.loads((path / "results.json").read_text())["returns"]
+    assert load_agent(path).spec["backbone"]["name"] == "running_mean"
 
 
 def test_the_best_checkpoint_is_kept_and_can_be_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
