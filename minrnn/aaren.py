@@ -39,6 +39,11 @@ class Aaren(nn.Module):
         h = scan.min_gru(torch.cat([gates, values], dim=-1), mean, starts)
         return self.output(h), (total, h[:, -1])
 
+    def begin(self, num_rows: int, num_steps: int) -> State:
+        """The state that None stands for."""
+        total = self.output.weight.new_full((num_rows, self.num_heads), NOTHING_YET)
+        return total, self.output.weight.new_zeros(num_rows, self.output.in_features)
+
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         y, state = self.forward(x[:, None], state)
         return y[:, 0], state

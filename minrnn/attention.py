@@ -1,6 +1,6 @@
 """Causal self-attention as a mixer (Vaswani et al. 2017), with rotary positions (Su et al. 2021)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,15 @@ class AttentionState(NamedTuple):
     values: Tensor
     num_forgotten: int
     first_visible: Tensor
+
+
+class AttentionBuffer(NamedTuple):
+    """The same in tensors of a fixed size, a ring of `capacity` steps: keys and values [batch, heads, capacity,
+    head_size], and how many steps were taken, int64 [1]."""
+
+    keys: Tensor
+    values: Tensor
+    num_steps: Tensor
 
 
 class Attention(nn.Module):
@@ -57,17 +66,37 @@ class Attention(nn.Module):
         keys, values = (x[:, :, x.shape[2] - kept :] for x in (keys, values))
         return y, AttentionState(keys, values, past + time - kept, first_visible[:, -1])
 
-    def step(self, x: Tensor, state: AttentionState | None = None) -> tuple[Tensor, AttentionState]:
+    def begin(self, num_rows: int, num_steps: int) -> AttentionBuffer:
+        """A state of a fixed size that `step` takes in place of None, for at most num_steps steps."""
+        weight, capacity = self.output.weight, min(num_steps, self.window or num_steps)
+        empty = weight.new_zeros(num_rows, self.num_heads, capacity, len(weight) // self.num_heads)
+        return AttentionBuffer(empty, empty.clone(), torch.zeros(1, dtype=torch.long, device=weight.device))
+
+    def step(self, x: Tensor, state: AttentionState | AttentionBuffer | None = None) -> tuple[Tensor, Any]:
+        if isinstance(state, AttentionBuffer):
+            return self._step_in_buffer(x, state)
         y, state = self.forward(x[:, None], state)
         return y[:, 0], state
 
+    def _step_in_buffer(self, x: Tensor, state: AttentionBuffer) -> tuple[Tensor, AttentionBuffer]:
+        heads = self.projection(x).view(len(x), 3 * self.num_heads, 1, -1)
+        queries, keys, values = heads.chunk(3, dim=1)
+        if self.rotary:
+            queries, keys = _rotate(queries, state.num_steps), _rotate(keys, state.num_steps)
+        places = torch.arange(state.keys.shape[2], device=x.device)
+        here = (places == state.num_steps % len(places))[:, None]
+        keys, values = torch.where(here, keys, state.keys), torch.where(here, values, state.values)
+        filled = (places <= state.num_steps)[None]
+        y = F.scaled_dot_product_attention(queries, keys, values, attn_mask=filled)
+        return self.output(y.flatten(1)), AttentionBuffer(keys, values, state.num_steps + 1)
 
-def _rotate(heads: Tensor, offset: int) -> Tensor:
+
+def _rotate(heads: Tensor, offset: int | Tensor) -> Tensor:
     """Turns each pair of channels of [batch, heads, time, head_size] by an angle proportional to its position."""
     time, size = heads.shape[2:]
     precision = torch.promote_types(heads.dtype, torch.float32)
     exponents = torch.arange(0, size, 2, device=heads.device, dtype=precision) / size
-    angles = torch.arange(offset, offset + time, device=heads.device)[:, None] * 10000.0**-exponents
+    angles = (offset + torch.arange(time, device=heads.device))[:, None] * 10000.0**-exponents
     cos, sin = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
     even, odd = heads[..., ::2], heads[..., 1::2]
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)

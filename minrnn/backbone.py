@@ -29,6 +29,9 @@ class Mixer(Protocol):
     def forward(self, x: Tensor, state: Any = None, *, starts: Tensor | None = None) -> tuple[Tensor, Any]:
         """From [batch, time, hidden_size] to the same shape, and the state after the last step."""
 
+    def begin(self, num_rows: int, num_steps: int) -> Any:
+        """A state of tensors whose sizes do not change in num_steps steps, for `step` to take in place of None."""
+
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One step [batch, hidden_size]: what `forward` gives for it."""
 
@@ -73,6 +76,10 @@ class Block(nn.Module):
         y, past = self.conv(y, past, starts=starts)
         y, state = self.mixer(y, state, starts=starts)
         return self._finish(x, y), (past, state)
+
+    def begin(self, num_rows: int, num_steps: int) -> Any:
+        state = self.mixer.begin(num_rows, num_steps)
+        return state if self.conv is None else (self.conv.begin(num_rows, num_steps), state)
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         y = self.mixer_norm(x)
@@ -124,6 +131,9 @@ class Backbone(nn.Module):
             x, block_state = block(x, block_state, starts=starts)
             states.append(block_state)
         return self.norm(x), tuple(states)
+
+    def begin(self, num_rows: int, num_steps: int) -> tuple[Any, ...]:
+        return tuple(block.begin(num_rows, num_steps) for block in self.blocks)
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         states = []

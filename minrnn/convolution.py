@@ -22,8 +22,7 @@ class CausalConvolution(nn.Module):
 
     def forward(self, x: Tensor, state: Tensor | None = None, *, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         time, past = x.shape[1], self.width - 1
-        if state is None:
-            state = x.new_zeros(x.shape[0], past, x.shape[2])
+        state = self.begin(len(x), time) if state is None else state
         inputs = torch.cat([state, x], dim=1)
         sequence = None if starts is None else _sequence_numbers(starts, past)
         y = torch.addcmul(self.bias, x, self.weight[0])
@@ -36,6 +35,10 @@ class CausalConvolution(nn.Module):
         if sequence is not None:
             state = state * (sequence[:, time:] == sequence[:, -1:])[..., None]
         return y, state
+
+    def begin(self, num_rows: int, num_steps: int) -> Tensor:
+        """The state that None stands for."""
+        return self.bias.new_zeros(num_rows, self.width - 1, len(self.bias))
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y, state = self.forward(x[:, None], state)

@@ -47,6 +47,10 @@ class Mamba(nn.Module):
         y, h = selective_scan(content, *self._selected(content), h, starts)
         return self._finish(y, content, gate), (past, h)
 
+    def begin(self, num_rows: int, num_steps: int) -> State:
+        """The state that None stands for."""
+        return self.convolution.begin(num_rows, num_steps), self.skip.new_zeros(num_rows, *self.log_decay.shape)
+
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         past, h = (None, None) if state is None else state
         content, gate = self.projection(x).chunk(2, dim=-1)

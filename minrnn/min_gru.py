@@ -30,6 +30,10 @@ class MinGRU(nn.Module):
         h = scan.min_gru(self.projection(x), state, starts, self.positive)
         return self.output(h), h[:, -1]
 
+    def begin(self, num_rows: int, num_steps: int) -> Tensor:
+        """The state that None stands for, as tensors."""
+        return self.output.weight.new_zeros(num_rows, self.output.in_features)
+
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         share, candidate = scan.min_gru_gates(self.projection(x), self.positive)
         h = share * candidate if state is None else torch.lerp(state, candidate, share)

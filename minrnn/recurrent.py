@@ -24,9 +24,13 @@ class Recurrent(nn.Module):
         self.output = Linear(state_size, hidden_size)
 
     def forward(self, x: Tensor, state: State | None = None, *, starts: Tensor | None = None) -> tuple[Tensor, State]:
-        zeros = (x.new_zeros(len(x), self.rnn.hidden_size),) * self.num_parts
-        h, last = forward_between_starts(self._run, x, zeros if state is None else state, starts, _forget)
+        state = self.begin(len(x), 0) if state is None else state
+        h, last = forward_between_starts(self._run, x, state, starts, _forget)
         return self.output(h), last
+
+    def begin(self, num_rows: int, num_steps: int) -> State:
+        """The state that None stands for."""
+        return (self.output.weight.new_zeros(num_rows, self.output.in_features),) * self.num_parts
 
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         y, state = self.forward(x[:, None], state)

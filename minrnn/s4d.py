@@ -17,8 +17,8 @@ class S4D(nn.Module):
 
     h_t = exp(dt A) h_{t-1} + (exp(dt A) - 1) / A x_t and y_t = 2 Re(C h_t) + D x_t: the zero-order hold of
     h' = A h + x, begun as S4D-Lin, A_n = -1/2 + i pi n. All steps at once are a convolution, computed by FFT.
-    state_size: numbers a channel remembers, two for each oscillator. The state is complex, [batch, hidden_size,
-    state_size / 2].
+    state_size: numbers a channel remembers, two for each oscillator. The state is h [batch, hidden_size,
+    state_size / 2, 2], real and imaginary.
     """
 
     def __init__(self, hidden_size: int, *, state_size: int) -> None:
@@ -34,33 +34,42 @@ class S4D(nn.Module):
         self.output = Linear(hidden_size, 2 * hidden_size)
 
     def forward(self, x: Tensor, state: Tensor | None = None, *, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        zeros = x.new_zeros(len(x), *self.frequency.shape, dtype=x.dtype.to_complex())
-        y, last = forward_between_starts(self._convolve, x, zeros if state is None else state, starts, _forget)
+        state = self.begin(len(x), 0).to(x.dtype) if state is None else state
+        y, last = forward_between_starts(self._convolve, x, state, starts, _forget)
         return self._finish(x, y), last
 
-    def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        rate, write, read = self._discretised()
-        h = write * x[..., None] if state is None else rate.exp() * state + write * x[..., None]
-        return self._finish(x, 2 * (read * h).sum(-1).real), h
+    def begin(self, num_rows: int, num_steps: int) -> Tensor:
+        """The state that None stands for."""
+        return self.skip.new_zeros(num_rows, *self.frequency.shape, 2)
 
-    def _discretised(self) -> tuple[Tensor, Tensor, Tensor]:
-        """dt A, (exp(dt A) - 1) / A and C, each complex [hidden_size, state_size / 2]."""
-        rate = torch.complex(-self.log_damping.exp(), self.frequency)
-        scaled = rate * self.log_step.exp()[:, None]
-        return scaled, (scaled.exp() - 1) / rate, torch.view_as_complex(self.read)
+    def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """In real numbers alone: not everything that runs an exported step has complex ones."""
+        re, im, dt = -self.log_damping.exp(), self.frequency, self.log_step.exp()[:, None]
+        keep_re, keep_im = (dt * re).exp() * (dt * im).cos(), (dt * re).exp() * (dt * im).sin()
+        size = re.square() + im.square()
+        write_re, write_im = ((keep_re - 1) * re + keep_im * im) / size, (keep_im * re - (keep_re - 1) * im) / size
+        h_re, h_im = write_re * x[..., None], write_im * x[..., None]
+        if state is not None:
+            old_re, old_im = state.unbind(-1)
+            h_re, h_im = h_re + keep_re * old_re - keep_im * old_im, h_im + keep_re * old_im + keep_im * old_re
+        y = 2 * (self.read[..., 0] * h_re - self.read[..., 1] * h_im).sum(-1)
+        return self._finish(x, y), torch.stack([h_re, h_im], dim=-1)
 
     def _convolve(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """What the oscillators give for x [batch, time, hidden_size] from this state, and the state after it."""
-        time = x.shape[1]
-        rate, write, read = self._discretised()
-        powers = torch.exp(rate * torch.arange(time, device=x.device)[:, None, None])  # [time, hidden_size, pairs]
+        time, h = x.shape[1], torch.view_as_complex(state)
+        rate = torch.complex(-self.log_damping.exp(), self.frequency)  # A
+        scaled = rate * self.log_step.exp()[:, None]  # dt A
+        write, read = (scaled.exp() - 1) / rate, torch.view_as_complex(self.read)
+        powers = torch.exp(scaled * torch.arange(time, device=x.device)[:, None, None])  # [time, hidden_size, pairs]
         kernel = 2 * (powers * (write * read)).sum(-1).real
         y = torch.fft.irfft(
             torch.fft.rfft(x, 2 * time, dim=1) * torch.fft.rfft(kernel, 2 * time, dim=0), 2 * time, dim=1
         )
-        carried = 2 * torch.einsum("thn,bhn->bth", powers, read * rate.exp() * state).real
+        carried = 2 * torch.einsum("thn,bhn->bth", powers, read * scaled.exp() * h).real
         driven = torch.einsum("bth,thn->bhn", x.to(powers.dtype), powers.flip(0)) * write
-        return y[:, :time] + carried, powers[-1] * rate.exp() * state + driven
+        last = powers[-1] * scaled.exp() * h + driven
+        return y[:, :time] + carried, torch.view_as_real(last)
 
     def _finish(self, x: Tensor, y: Tensor) -> Tensor:
         z: Tensor = self.output(F.gelu(y + self.skip * x))
@@ -68,4 +77,4 @@ class S4D(nn.Module):
 
 
 def _forget(state: Tensor, rows: Tensor) -> Tensor:
-    return state.masked_fill(rows[:, None, None], 0.0)
+    return state.masked_fill(rows[:, None, None, None], 0.0)

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from minrnn import MIXERS, Backbone
 
@@ -138,6 +139,19 @@ def break_of_packing(model: Any) -> float:
     return max(difference(packed, alone), difference(packed, torch.cat([first, second], dim=1)))
 
 
+def break_of_beginning(model: Any) -> float:
+    """How much a state of fixed size changes what a sequence gives, and whether its sizes are fixed indeed."""
+    x = sequences()
+    whole, state = model(x)[0], model.begin(BATCH, TIME)
+    shapes = [part.shape for part in tree_flatten(state)[0]]
+    worst = 0.0
+    for t in range(TIME):
+        y, state = model.step(x[:, t], state)
+        worst = max(worst, difference(y, whole[:, t]))
+        assert [part.shape for part in tree_flatten(state)[0]] == shapes
+    return worst
+
+
 LAWS = {
     "causal": break_of_causality,
     "resumable in chunks": break_of_resuming,
@@ -145,6 +159,7 @@ LAWS = {
     "separate": break_of_separation,
     "padding": break_of_padding,
     "packing": break_of_packing,
+    "beginning": break_of_beginning,
 }
 
 
@@ -174,6 +189,9 @@ class Broken(nn.Module):
             total = total + state[:, None]
         last = total[:, -1] * (0.5 if self.fault == "resumable in chunks" else 1.0)
         return total, last
+
+    def begin(self, num_rows: int, num_steps: int) -> Tensor:
+        return torch.full((num_rows, SIZE), 1e-3 if self.fault == "beginning" else 0.0, dtype=torch.float64)
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         y, state = self.forward(x[:, None], state)
