@@ -14,6 +14,7 @@ from config import ConfigError, command_line
 if TYPE_CHECKING:
     from agents import DecisionTransformer
     from envs.tasks import Task
+    from play import OnnxPolicy
 
 
 @command_line("evaluate")
@@ -99,7 +100,7 @@ def film(agent: DecisionTransformer, task: Task, config: dict[str, Any], run_dir
 
 
 def judge(
-    agent: DecisionTransformer,
+    agent: DecisionTransformer | OnnxPolicy,
     task: Task,
     *,
     num_episodes: int,

@@ -65,7 +65,8 @@ class MetricsLog:
         self.write_score(config["train"]["num_steps"], results)
         if results["returns"]:
             outcome = {"return_mean": statistics.fmean(results["returns"])}
-            parameters = {key: str(value) if value is None else value for key, value in dotted_keys(config)}
+            known = (bool, int, float, str)
+            parameters = {key: value if isinstance(value, known) else str(value) for key, value in dotted_keys(config)}
             self._tensorboard.add_hparams(parameters, outcome, run_name="hparams")  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> Self:

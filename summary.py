@@ -81,7 +81,7 @@ def print_results(results: dict[str, Any], run_dir: Path, file: str = "results.j
         console.print(f"episode of seed {failure['seed']} failed and is left out: {failure['reason']}", highlight=False)
     asked = "declared before training" if protocol["target_declared_before_training"] else "asked for afterwards"
     console.print(
-        f"last checkpoint, target return {protocol['target_return']:.0f} ({asked}), "
+        f"{protocol['checkpoint']} checkpoint, target return {protocol['target_return']:.0f} ({asked}), "
         f"acting: {protocol['acting_mode']}, {task['physics']}",
         highlight=False,
     )

@@ -27,7 +27,7 @@ from torch import Tensor
 from agents.building import build_agent
 from agents.decision_transformer import DecisionTransformer
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FILES = ("agent.json", "agent.safetensors", "training.json", "training.safetensors")
 
 
@@ -126,7 +126,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         contents[name] = _json(path / name, data) if name.endswith(".json") else _tensors(path / name, data)
     _check_step(path / "training.json", contents["training.json"])
     for version in range(manifest["format_version"], FORMAT_VERSION):
-        MIGRATIONS[version](contents["agent.json"])
+        MIGRATIONS[version](contents)
     return contents
 
 
@@ -171,16 +171,23 @@ def _read_checked(path: Path, expected: Any) -> bytes:
     return data
 
 
-def _add_keywords_of_mixers(spec: Any) -> None:
+def _add_keywords_of_mixers(contents: dict[str, Any]) -> None:
     """Format 1 knew no attention with a window and no minimal RNN whose memories are spread as it begins."""
     added = {"attention": "window", "min_gru": "memory_length", "min_lstm": "memory_length"}
     with suppress(LookupError, TypeError, AttributeError):  # what is no description is refused as one
-        if spec["backbone"]["name"] in added:
-            spec["backbone"]["mixer"].setdefault(added[spec["backbone"]["name"]], None)
+        backbone = contents["agent.json"]["backbone"]
+        if backbone["name"] in added:
+            backbone["mixer"].setdefault(added[backbone["name"]], None)
 
 
-# From each older format to the next: what has to change in the description of the agent.
-MIGRATIONS: dict[int, Callable[[Any], None]] = {1: _add_keywords_of_mixers}
+def _rename_returns(contents: dict[str, Any]) -> None:
+    """Format 2 called a module `return`, a word of Python's own, which no graph of it can be written with."""
+    for name in ("agent.safetensors", "training.safetensors"):
+        contents[name] = {key.replace("embed.return.", "embed.return_to_go."): x for key, x in contents[name].items()}
+
+
+# From each older format to the next: what has to change in the decoded files.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {1: _add_keywords_of_mixers, 2: _rename_returns}
 
 
 def _check_step(path: Path, training: Any) -> None:

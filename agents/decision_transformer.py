@@ -69,7 +69,7 @@ class DecisionTransformer(nn.Module):
         self.observation_std: Tensor
         self.register_buffer("observation_mean", torch.tensor(observation_mean), persistent=False)
         self.register_buffer("observation_std", torch.tensor(observation_std), persistent=False)
-        sizes = {"return": int(condition_on_return), "observation": len(observation_mean), "action": actions.size}
+        sizes = {"return_to_go": int(condition_on_return), "observation": len(observation_mean), "action": actions.size}
         if token_layout == "merged":
             self.embed = nn.ModuleDict({"step": Linear(sum(sizes.values()), backbone.hidden_size)})
         else:
@@ -160,29 +160,38 @@ class DecisionTransformer(nn.Module):
             for token in tokens:
                 y, self._state = self.backbone.step(token, self._state)
             return y
-        self._past = [*self._past, *tokens][-self._window_tokens :]
+        self._past = [*self._past, *tokens][-self.window_tokens :]
         y, _ = self.backbone(torch.stack(self._past, dim=1))
         return y[:, -1]
 
     @property
-    def _window_tokens(self) -> int:
+    def window_tokens(self) -> int:
         """Tokens in a full window that ends at an observation: its own action is not known yet."""
         return self.context_length if self.token_layout == "merged" else self.context_length * len(self.embed) - 1
 
     def _acting_tokens(self, raw_observations: np.ndarray) -> list[Tensor]:
-        """The tokens that this step adds: in the interleaved layout the action just taken comes first."""
-        target, raw = (
+        """The tokens that this step adds to the context."""
+        to_go, observations = (
             torch.as_tensor(x, dtype=torch.float32).to(self.device) for x in (self._target, raw_observations)
         )
-        returns, observations = self._normalize(target, raw)
         timesteps = torch.full((len(observations),), self._timestep, device=self.device)
         previous_actions = torch.as_tensor(self._previous_actions, device=self.device)
+        before, now = self.tokens_of_step(to_go, observations, previous_actions, timesteps)
+        return now if before is None or self._timestep == 0 else [before, *now]
+
+    def tokens_of_step(
+        self, returns_to_go: Tensor, observations: Tensor, previous_actions: Tensor, timesteps: Tensor
+    ) -> tuple[Tensor | None, list[Tensor]]:
+        """The token of the action just taken, where it is one of its own, and the tokens of what is known now.
+
+        returns_to_go [N], observations [N, obs_dim], timesteps [N]; each token is [N, hidden_size]. At an episode's
+        first step no action has been taken and the first token has no meaning.
+        """
+        returns, observations = self._normalize(returns_to_go, observations)
         if self.token_layout == "merged":
-            return [self._embed_step(returns, observations, previous_actions, timesteps)]
-        tokens = list(self._embed_inputs(returns, observations, timesteps))
-        if self._timestep == 0:
-            return tokens
-        return [self._embed("action", self.actions.encode(previous_actions), timesteps - 1), *tokens]
+            return None, [self._embed_step(returns, observations, previous_actions, timesteps)]
+        taken = self._embed("action", self.actions.encode(previous_actions), (timesteps - 1).clamp(min=0))
+        return taken, list(self._embed_inputs(returns, observations, timesteps))
 
     # Tokens
 
@@ -197,7 +206,7 @@ class DecisionTransformer(nn.Module):
         )
 
     def _embed_inputs(self, returns: Tensor, observations: Tensor, timesteps: Tensor) -> Sequence[Tensor]:
-        parts = {"return": returns} if self.condition_on_return else {}
+        parts = {"return_to_go": returns} if self.condition_on_return else {}
         return [self._embed(name, part, timesteps) for name, part in {**parts, "observation": observations}.items()]
 
     def _embed(self, name: str, features: Tensor, timesteps: Tensor) -> Tensor:

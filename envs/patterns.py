@@ -14,6 +14,8 @@ def mismatch(value: Any, pattern: Any, where: str = "") -> str | None:
     A pattern is a type (float takes whole numbers too), None, a tuple of patterns of which one must fit, a list of the
     one pattern of all its elements, or a dict of the keys that must be there.
     """
+    if value is MISSING:
+        return f"{where} is not there"
     if isinstance(pattern, tuple):
         found = [mismatch(value, one, where) for one in pattern]
         return None if None in found else found[0]
@@ -27,8 +29,6 @@ def mismatch(value: Any, pattern: Any, where: str = "") -> str | None:
             return f"expected {where or 'all of it'} to be a group of keys; got {value!r:.60}"
         inside = ((value.get(key, MISSING), one, f"{where}.{key}".lstrip(".")) for key, one in pattern.items())
         return next(filter(None, (mismatch(*one) for one in inside)), None)
-    if value is MISSING:
-        return f"{where} is not there"
     kind = (int, float) if pattern is float else type(None) if pattern is None else pattern
     if isinstance(value, kind) and (pattern in (bool, object) or not isinstance(value, bool)):
         return None

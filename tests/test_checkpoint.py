@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from toys import BACKBONES, new_agent, recorded
 
@@ -79,23 +80,40 @@ def test_another_format_is_refused_naming_both_versions(tmp_path: Path, version:
         load_agent(tmp_path)
 
 
+def rewrite(checkpoint: Path, version: int, name: str, data: bytes) -> None:
+    """Makes a checkpoint look as an older format wrote it: other bytes in one file, under a whole manifest."""
+    (checkpoint / name).write_bytes(data)
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    manifest["files"][name] = {"bytes": len(data), "sha256": _sha256(data)}
+    (checkpoint / "manifest.json").write_text(json.dumps({**manifest, "format_version": version}))
+
+
 @pytest.mark.fault("a checkpoint of another format version")
 @pytest.mark.parametrize(
     ("backbone", "keyword"), [("attention", "window"), ("min_gru", "memory_length"), ("min_lstm", "memory_length")]
 )
-def test_an_older_format_is_brought_up_to_date(tmp_path: Path, backbone: str, keyword: str) -> None:
+def test_format_1_is_brought_up_to_date(tmp_path: Path, backbone: str, keyword: str) -> None:
     agent = new_agent(recorded(), backbone)
     checkpoint = save(tmp_path, agent)
     spec = json.loads((checkpoint / "agent.json").read_text())
-    del spec["backbone"]["mixer"][keyword]  # format 1 had none
-    data = json.dumps(spec).encode()
-    (checkpoint / "agent.json").write_bytes(data)
-    manifest = json.loads((checkpoint / "manifest.json").read_text())
-    manifest["files"]["agent.json"] = {"bytes": len(data), "sha256": _sha256(data)}
-    (checkpoint / "manifest.json").write_text(json.dumps({**manifest, "format_version": 1}))
+    del spec["backbone"]["mixer"][keyword]
+    rewrite(checkpoint, 1, "agent.json", json.dumps(spec).encode())
     np.testing.assert_array_equal(first_actions(load_agent(tmp_path)), first_actions(agent))
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    rewrite(checkpoint, FORMAT_VERSION, "agent.json", json.dumps(spec).encode())
     with pytest.raises(AgentError, match=keyword):
+        load_agent(tmp_path)
+
+
+@pytest.mark.fault("a checkpoint of another format version")
+def test_format_2_is_brought_up_to_date(tmp_path: Path) -> None:
+    agent = new_agent(recorded(), token_layout="interleaved")
+    checkpoint = save(tmp_path, agent)
+    weights = {name.replace("return_to_go", "return"): tensor for name, tensor in agent.state_dict().items()}
+    assert weights.keys() != agent.state_dict().keys()
+    rewrite(checkpoint, 2, "agent.safetensors", safetensors.torch.save(weights))
+    np.testing.assert_array_equal(first_actions(load_agent(tmp_path)), first_actions(agent))
+    rewrite(checkpoint, FORMAT_VERSION, "agent.safetensors", safetensors.torch.save(weights))
+    with pytest.raises(CheckpointError, match="return"):
         load_agent(tmp_path)
 
 

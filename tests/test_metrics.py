@@ -78,3 +78,10 @@ def test_the_best_step_is_the_first_at_the_highest_point(tmp_path: Path) -> None
         assert log.best_step == 15
     with MetricsLog(tmp_path, 14) as log:
         assert log.best_step == 5
+
+
+def test_any_value_of_a_config_is_a_hyper_parameter(tmp_path: Path) -> None:
+    config = {"train": {"num_steps": 3}, "columns": [0, 1], "seed": 0, "rate": 0.1, "name": "x", "dataset": None}
+    with MetricsLog(tmp_path, 0) as log:
+        log.write_results(config, score(None))
+    assert (tmp_path / "tensorboard" / "hparams").is_dir()
