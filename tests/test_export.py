@@ -126,8 +126,9 @@ def cartpole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export")
     collect(["env_id=CartPole-v1", "policy=random", "num_steps=500", f"out={path}"])
     settings = "backbone=min_gru backbone.hidden_size=16 train.num_steps=3 train.evaluate_every=0"
-    data = f"task=any dataset={path / 'CartPole-v1-random.hdf5'} env_id=CartPole-v1 target_return=50 evaluate.num_episodes=2"
-    train([*settings.split(), *data.split(), f"run_dir={path / 'run'}", "num_threads=1"])
+    task = "task=any env_id=CartPole-v1 target_return=50 evaluate.num_episodes=2 num_threads=1"
+    paths = [f"dataset={path / 'CartPole-v1-random.hdf5'}", f"run_dir={path / 'run'}"]
+    train([*settings.split(), *task.split(), *paths])
     return path / "run"
 
 
