@@ -1,0 +1,182 @@
+"""The ladder: what each change to the agent gains on two small sets, seeds paired, one rung at a time.
+
+python benchmarks/ladder.py --data-dir DATA_DIR --jobs 2 [--rungs NAME ...] [--only-print]
+
+DATA_DIR as in standing_comparison.py. Every rung is the base with a few words of config changed: 2,000 gradient steps,
+width 64, last checkpoint, one target declared before training, 20 episodes. Runs that are finished are not repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from measuring import arguments, machine
+from standing_comparison import SETS, shown
+
+from envs.scores import estimate, paired_difference
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMON = "~tuned train.num_steps=2000 train.evaluate_every=0 train.checkpoint_every=2000 num_threads=1"
+SCREENED = ["hopper demo", "hopper medium"]
+
+
+class Rung(NamedTuple):
+    """Words of config on top of the base, and what became of them: kept (the default, or an option), or not."""
+
+    words: str
+    outcome: str = ""
+
+
+BASE = "base"
+RUNGS: dict[str, Rung] = {
+    BASE: Rung("", "the default"),
+    # Baselines
+    "behaviour cloning": Rung("agent=behavior_cloning", "baseline"),
+    "10 % behaviour cloning": Rung("experiment=filtered_bc", "baseline"),
+    "attention, windows of 20": Rung(
+        "backbone=attention agent.context_length=20 train.batch_size=62 agent.acting_mode=window", "baseline"
+    ),
+    # Training
+    "half the learning rate": Rung("optimizer.learning_rate=0.0005"),
+    "cosine schedule": Rung("optimizer.schedule=cosine"),
+    "dropout 0.2": Rung("backbone.dropout=0.2"),
+    "average of 0.999": Rung("optimizer.ema_decay=0.999"),
+    "weight decay 0.05": Rung("optimizer.weight_decay=0.05"),
+    "noise of 0.05 on observations": Rung("agent.observation_noise=0.05"),
+    "noise of 0.2 on observations": Rung("agent.observation_noise=0.2"),
+    "all of the demo's": Rung(
+        "optimizer.learning_rate=0.0005 optimizer.schedule=cosine optimizer.weight_decay=0.05 "
+        "optimizer.ema_decay=0.999 backbone.dropout=0.2"
+    ),
+    # Context and architecture
+    "windows of 20": Rung("agent.context_length=20 train.batch_size=62"),
+    "windows of 200": Rung("agent.context_length=200 train.batch_size=6"),
+    "packed rows of 200, memories to 200": Rung(
+        "agent.context_length=200 train.batch_size=6 train.packed=true backbone.mixer.memory_length=200"
+    ),
+    "memories to 50": Rung("backbone.mixer.memory_length=50"),
+    "causal convolution of 4": Rung("backbone.conv_width=4"),
+    "width 128": Rung("backbone.hidden_size=128"),
+    "interleaved tokens": Rung("agent.token_layout=interleaved"),
+    "acting from windows": Rung("agent.acting_mode=window"),
+    # Conditioning
+    "half the return scale": Rung("task.return_scale=500"),
+    "best half of the episodes": Rung("train.top_fraction=0.5"),
+}
+
+
+class Cell(NamedTuple):
+    """One run."""
+
+    set_name: str
+    rung: str
+    seed: int
+
+    def run_dir(self, runs: Path) -> Path:
+        name = "".join(letter if letter.isalnum() else "_" for letter in self.rung)
+        return runs / self.set_name.replace(" ", "_") / f"{name}-seed{self.seed}"
+
+    def words(self, data_dir: str) -> list[str]:
+        task, file, env_id = SETS[self.set_name]
+        data = f"dataset={data_dir}/{file} env_id={env_id}" if file else ""
+        return f"task={task} {data} {COMMON} seed={self.seed} {RUNGS[self.rung].words}".split()
+
+
+def main() -> None:
+    chosen = arguments(
+        __doc__,
+        data_dir="",
+        runs="runs/ladder",
+        rungs=list(RUNGS),
+        sets=SCREENED,
+        seeds=[0, 1, 2],
+        jobs=1,
+        only_print=False,
+    )
+    runs = Path(chosen.runs).resolve()
+    sets = [name for name in chosen.sets if chosen.data_dir or SETS[name][1] is None]
+    cells = [Cell(name, rung, seed) for rung in chosen.rungs for seed in chosen.seeds for name in sets]
+    if not chosen.only_print:
+        with ThreadPoolExecutor(chosen.jobs) as pool:
+            for line in pool.map(lambda cell: train(cell, chosen.data_dir, runs), cells):
+                print(line, flush=True)
+    page = write_page(chosen.sets, chosen.seeds, runs)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    (chosen.out / "ladder.md").write_text(page, encoding="utf-8")
+    print(f"written: {chosen.out / 'ladder.md'}")
+
+
+def train(cell: Cell, data_dir: str, runs: Path) -> str:
+    path = cell.run_dir(runs)
+    if (path / "results.json").is_file():
+        return f"{path}: finished before"
+    command = [sys.executable, "train_offline.py", *cell.words(data_dir), f"run_dir={path}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return f"{path}: {'finished' if done.returncode == 0 else f'failed: {done.stderr.strip().splitlines()[-1:]}'}"
+
+
+def write_page(sets: Sequence[str], seeds: Sequence[int], runs: Path) -> str:
+    headings = ["rung", *sets, "minus base, paired", "training, s", "acting, us", "outcome", "words of config"]
+    lines = [
+        "# The ladder",
+        "",
+        f"Every change to the agent that was tried, against the base on the same seeds ({', '.join(map(str, seeds))}):",
+        "mean normalised score with its 95 % bootstrap interval over seeds, and the mean difference over these sets",
+        "paired by seed. 2,000 gradient steps of 1,250 environment steps at width 64, last checkpoint, one target",
+        "declared before training, 20 episodes a run. Three seeds make wide intervals: one that holds zero shows no gain.",
+        "Acting is the policy's share of a step of ten environments. Base: train_offline.py's defaults without `tuned/`.",
+        "",
+        f"`python benchmarks/ladder.py --data-dir DATA_DIR`, one run: `python train_offline.py "
+        f"{' '.join(Cell('hopper medium', BASE, 0).words('DATA_DIR'))}`",
+        "",
+        machine(1),
+        "",
+        *(f"| {' | '.join(line)} |" for line in (headings, ["---"] * len(headings), *rows(sets, seeds, runs))),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def rows(sets: Sequence[str], seeds: Sequence[int], runs: Path) -> Iterator[list[str]]:
+    base = matrix(BASE, sets, seeds, runs)
+    for rung, (words, outcome) in RUNGS.items():
+        scores = matrix(rung, sets, seeds, runs)
+        if np.isnan(scores).all():
+            continue
+        columns = [
+            shown(estimate(column[~np.isnan(column)])) if not np.isnan(column).all() else "" for column in scores.T
+        ]
+        whole = rung != BASE and not np.isnan(scores - base).any()
+        difference = shown(paired_difference(scores.mean(1), base.mean(1))) if whole else ""
+        found = [run for name in sets for seed in seeds if (run := read(Cell(name, rung, seed), runs))]
+        yield [rung, *columns, difference, *costs(found), outcome, f"`{words}`" if words else ""]
+
+
+def matrix(rung: str, sets: Sequence[str], seeds: Sequence[int], runs: Path) -> Any:
+    """Scores [seeds, sets], nan where a run is missing."""
+    found = [[read(Cell(name, rung, seed), runs) for name in sets] for seed in seeds]
+    return np.array([[run["score"]["mean"] if run else np.nan for run in row] for row in found])
+
+
+def costs(found: Sequence[dict[str, Any]]) -> list[str]:
+    training = np.mean([run["seconds"]["training"] for run in found])
+    acting = [(run["seconds"]["evaluation"] - run["seconds"]["environments"]) / max(run["lengths"]) for run in found]
+    return [f"{training:.0f}", f"{1e6 * np.mean(acting) / 2:.0f}"]  # twenty episodes are two waves of ten
+
+
+def read(cell: Cell, runs: Path) -> dict[str, Any] | None:
+    path = cell.run_dir(runs) / "results.json"
+    found: dict[str, Any] | None = json.loads(path.read_bytes()) if path.is_file() else None
+    return found
+
+
+if __name__ == "__main__":
+    main()
