@@ -132,8 +132,8 @@ def write_page(sets: Sequence[str], seeds: Sequence[int], runs: Path) -> str:
         f"Every change to the agent that was tried, against the base on the same seeds ({', '.join(map(str, seeds))}):",
         "mean normalised score with its 95 % bootstrap interval over seeds, and the mean difference over these sets",
         "paired by seed. 2,000 gradient steps of 1,250 environment steps at width 64, last checkpoint, one target",
-        "declared before training, 20 episodes a run. Three seeds make wide intervals: one that holds zero shows no gain.",
-        "Acting is the policy's share of a step of ten environments. Base: train_offline.py's defaults without `tuned/`.",
+        "declared before training, 20 episodes a run. Three seeds make wide intervals: one that holds zero shows no",
+        "gain. Acting is the policy's share of a step of ten environments. Base: the defaults, without `tuned/`.",
         "",
         f"`python benchmarks/ladder.py --data-dir DATA_DIR`, one run: `python train_offline.py "
         f"{' '.join(Cell('hopper medium', BASE, 0).words('DATA_DIR'))}`",
