@@ -40,9 +40,10 @@ class ContinuousActions(nn.Module):
 
     def loss(self, prediction: Tensor, actions: Tensor) -> Tensor:
         """Squared error of each step, mean over action dimensions, in units of half the action's range."""
-        return (self._squash(prediction) - self.encode(actions)).square().mean(-1)
+        return (self.squash(prediction) - self.encode(actions)).square().mean(-1)
 
-    def _squash(self, prediction: Tensor) -> Tensor:
+    def squash(self, prediction: Tensor) -> Tensor:
+        """The action that a prediction stands for, scaled as `encode` scales."""
         return torch.where(self.bounded, torch.tanh(prediction), prediction)
 
     def decide(self, prediction: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,12 +6,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from agents.actions import ContinuousActions, DiscreteActions
 from agents.decision_transformer import DecisionTransformer
+from agents.value_guided import ValueGuided
 from envs.patterns import mismatch
 from minrnn import MIXERS, Backbone
 
 AGENTS: dict[str, type[DecisionTransformer]] = {
     "decision_transformer": DecisionTransformer,
     "behavior_cloning": DecisionTransformer,
+    "value_guided": ValueGuided,
 }
 
 

@@ -89,12 +89,15 @@ class DecisionTransformer(nn.Module):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The error of the predicted actions, averaged over real steps, and what is worth logging."""
-        if self.training and self.observation_noise:
-            noise = self.observation_noise * self.observation_std * torch.randn_like(batch.observations)
-            batch = batch._replace(observations=batch.observations + noise)
-        per_step = self.actions.loss(self.predict(batch), batch.actions)
-        loss = per_step.masked_fill(~batch.valid_mask, 0.0).sum() / batch.valid_mask.sum()
+        loss = mean_of_real_steps(self.actions.loss(self.predict(self._with_noise(batch)), batch.actions), batch)
         return loss, {"loss": loss.detach()}
+
+    def parameter_groups(self) -> list[list[nn.Parameter]]:
+        """The parameters, in groups whose gradients are clipped each on its own."""
+        return [[*self.parameters()]]
+
+    def after_update(self) -> None:
+        """What an agent does after each gradient step."""
 
     def predict(self, batch: Batch) -> Tensor:
         """The action head's output [B, K, actions.size] at every step of the batch, each seeing only its past."""
@@ -108,6 +111,12 @@ class DecisionTransformer(nn.Module):
         y, _ = self.backbone(torch.stack(tokens, dim=2).flatten(1, 2), starts=starts)
         at_observation = 0 if self.token_layout == "merged" else len(tokens) - 2
         return self.head(y[:, at_observation :: len(tokens)])
+
+    def _with_noise(self, batch: Batch) -> Batch:
+        if not (self.training and self.observation_noise):
+            return batch
+        noise = self.observation_noise * self.observation_std * torch.randn_like(batch.observations)
+        return batch._replace(observations=batch.observations + noise)
 
     # Acting
 
@@ -214,6 +223,11 @@ class DecisionTransformer(nn.Module):
         if self.embed_timestep is None:
             return token
         return token + self.embed_timestep(timesteps.clamp(max=self.embed_timestep.num_embeddings - 1))
+
+
+def mean_of_real_steps(per_step: Tensor, batch: Batch) -> Tensor:
+    """Over a batch's steps [B, K] that are not padding."""
+    return per_step.masked_fill(~batch.valid_mask, 0.0).sum() / batch.valid_mask.sum()
 
 
 def _first_token_of(steps: Tensor, num_tokens: int) -> Tensor:

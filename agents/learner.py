@@ -69,12 +69,14 @@ class Learner:
         loss, metrics = self.agent.loss(batch)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        gradient_norm = clip_grad_norm_(self.agent.parameters(), self.max_grad_norm)
+        groups = self.agent.parameter_groups()
+        gradient_norm = torch.stack([clip_grad_norm_(group, self.max_grad_norm) for group in groups]).norm()
         if not math.isfinite(gradient_norm):  # nothing has been changed yet
             if self.when_not_finite == "stop":
                 raise LearningError(self._explain(step, loss, gradient_norm))
             return {"skipped": torch.tensor(1.0), "loss": torch.tensor(0.0), "gradient_norm": torch.tensor(0.0)}
         self.optimizer.step()
+        self.agent.after_update()
         self._averaged.update_parameters(self.agent)
         return {**metrics, "gradient_norm": gradient_norm, "learning_rate": torch.tensor(learning_rate)}
 

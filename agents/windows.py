@@ -19,6 +19,8 @@ class Batch(NamedTuple):
     returns_to_go: Tensor  # [B, K], undiscounted, environment units
     timesteps: Tensor  # int64 [B, K], steps since the episode began
     valid_mask: Tensor  # bool [B, K], True on real steps
+    rewards: Tensor  # [B, K], environment units
+    terminated: Tensor  # bool [B, K], True where the environment ended the episode, not a time limit
     starts: Tensor | None = None  # bool [B, K], True where an episode begins; None where no window holds two
 
     def to(self, device: torch.device) -> "Batch":
@@ -79,7 +81,9 @@ class WindowSampler:
         previous_actions = actions[np.maximum(rows - 1, 0)]
         previous_actions[begins] = -1 if self.episodes.is_discrete else 0.0
         arrays = (self.episodes.observations[rows], actions[rows], previous_actions, self._returns_to_go[rows])
-        tensors = (torch.from_numpy(array) for array in (*arrays, timesteps, valid_mask))
+        terminated = self.episodes.terminated[episode] & (rows == self.episodes.offsets[episode + 1] - 1)
+        rewards = self.episodes.rewards[rows]
+        tensors = (torch.from_numpy(array) for array in (*arrays, timesteps, valid_mask, rewards, terminated))
         return Batch(*tensors)._replace(starts=torch.from_numpy(begins) if self.packed else None)
 
 

@@ -10,6 +10,7 @@ import argparse
 import csv
 import datetime
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -99,7 +100,8 @@ def report(
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    command = f"python {' '.join(['benchmarks/' + Path(sys.argv[0]).name, *sys.argv[1:]])}"
+    given = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    command = shlex.join(["python", "benchmarks/" + Path(sys.argv[0]).name, *given])
     page = [f"# {name}", f"`{command}`", made_on, *([note] if note else []), _markdown(rows)]
     if figure is not None:
         figure.savefig(chosen.out / f"{name}.png", dpi=120)

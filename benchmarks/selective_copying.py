@@ -122,7 +122,7 @@ def draw(cells: list[Any], curves: list[list[Point]]) -> Any:
             steps, accuracies, style, color=f"C{index % len(cells) // len({c[1] for c in cells}) % 10}", label=label
         )
     axis.set(xlabel="gradient steps", ylabel="accuracy, %", ylim=(0, 101))
-    axis.legend(frameon=False, fontsize=7)
+    axis.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1))
     return figure
 
 

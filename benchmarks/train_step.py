@@ -96,7 +96,8 @@ def random_batch(batch_size: int, context_length: int) -> Batch:
     actions = torch.rand(*shape, ACTION_DIM) * 2 - 1
     timesteps = torch.arange(context_length).expand(shape) % 1000
     valid_mask = torch.ones(shape, dtype=torch.bool)
-    return Batch(torch.randn(*shape, OBS_DIM), actions, actions.roll(1, 1), torch.rand(shape), timesteps, valid_mask)
+    before, returns, rewards = actions.roll(1, 1), torch.rand(shape), torch.rand(shape)
+    return Batch(torch.randn(*shape, OBS_DIM), actions, before, returns, timesteps, valid_mask, rewards, ~valid_mask)
 
 
 def training_step(model: Any, batch: Batch) -> Callable[[], None]:
