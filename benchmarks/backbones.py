@@ -124,7 +124,7 @@ def add_scores(rows: dict[str, dict[str, str]], runs: Path, seeds: range) -> Non
         for seed in seeds:
             results = [read(Cell(set_name, name, seed), runs) for set_name in SETS]
             if None not in results:
-                scores.append(float(np.mean([result["score"]["mean"] for result in results if result is not None])))
+                scores.append([result["score"]["mean"] for result in results if result is not None])
         rows[name]["score"] = shown(estimate(scores)) if scores else "not run"
 
 

@@ -167,9 +167,9 @@ def matrix(rung: str, sets: Sequence[str], seeds: Sequence[int], runs: Path) -> 
 
 
 def costs(found: Sequence[dict[str, Any]]) -> list[str]:
-    training = np.mean([run["seconds"]["training"] for run in found])
+    training = np.median([run["seconds"]["training"] for run in found])
     acting = [(run["seconds"]["evaluation"] - run["seconds"]["environments"]) / max(run["lengths"]) for run in found]
-    return [f"{training:.0f}", f"{1e6 * np.mean(acting) / 2:.0f}"]  # twenty episodes are two waves of ten
+    return [f"{training:.0f}", f"{1e6 * np.median(acting) / 2:.0f}"]  # twenty episodes are two waves of ten
 
 
 def read(cell: Cell, runs: Path) -> dict[str, Any] | None:
