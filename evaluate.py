@@ -13,6 +13,7 @@ from config import ConfigError, command_line
 
 if TYPE_CHECKING:
     from agents import DecisionTransformer
+    from agents.parallel import Ranks
     from envs.tasks import Task
     from play import OnnxPolicy
 
@@ -109,25 +110,32 @@ def judge(
     num_workers: int = 1,
     step_timeout: float = 60.0,
     target_return: float | None = None,
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """The agent's score with its spread and where it comes from: the content of results.json.
 
-    target_return: environment units; None for the one declared before training.
+    target_return: environment units; None for the one declared before training. ranks: processes that share the
+    episodes, and of which each gets all of the result; None for this one alone.
     """
+    import numpy as np
+
     from envs.environments import physics_version
-    from envs.evaluate import evaluate, summarize
+    from envs.evaluate import evaluate, merged, summarize
 
     asked = task.target_return if target_return is None else target_return
+    episodes = np.arange(num_episodes) if ranks is None else ranks.share(np.arange(num_episodes))
     evaluation = evaluate(
         agent,
         task.make_environment,
-        num_episodes=num_episodes,
+        num_episodes=len(episodes),
         target_return=asked,
-        seed=seed,
+        seed=seed + (int(episodes[0]) if len(episodes) else 0),
         num_envs=num_envs,
         num_workers=num_workers,
         step_timeout=step_timeout,
     )
+    if ranks is not None:
+        evaluation = merged(ranks.gather(evaluation))
     successes, reference = evaluation.successes, task.reference
     if reference is None or reference["of"] == "return":
         score = summarize(evaluation.returns, reference)

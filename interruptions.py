@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -24,12 +24,15 @@ class Interrupted(SystemExit):
 class Interruptions:
     """While open, a signal is noted and whoever handled it before is called too.
 
+    What is to be done about it is settled by `agree`, once a step, so that processes that train together do the same.
     A second SIGINT or SIGTERM ends the run at once, but not in the middle of a save: `saving` holds it back that long.
     """
 
     def __init__(self) -> None:
         self.asked_to_save = False
         self._ending: int | None = None
+        self._heard_saving = False
+        self._heard_ending: int | None = None
         self._at_once: int | None = None
         self._is_saving = False
         self._before: dict[int, Any] = {}
@@ -49,9 +52,9 @@ class Interruptions:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         before = self._before[number]
         if signal.Signals(number).name in SAVING:
-            self.asked_to_save = True
-        elif self._ending is None:
-            self._ending, self.asked_to_save = number, True
+            self._heard_saving = True
+        elif self._heard_ending is None:
+            self._heard_ending = number
             print(f"\n{signal.Signals(number).name}: saving after this step; once more to end at once", flush=True)
         elif self._is_saving:
             self._at_once = number
@@ -60,6 +63,13 @@ class Interruptions:
         if callable(before) and before is not signal.default_int_handler:
             before(number, frame)
 
+    def agree(self, largest: Callable[[list[int]], list[int]]) -> None:
+        """Settles for this step what any of the processes heard, given the largest of each number over all of them."""
+        saving, ending = largest([int(self._heard_saving), self._heard_ending or 0])
+        self._heard_saving = False
+        self.asked_to_save = bool(saving or ending)
+        self._ending = ending or None
+
     @contextmanager
     def saving(self) -> Iterator[None]:
         """A save inside is finished, whatever comes."""
@@ -67,7 +77,7 @@ class Interruptions:
         try:
             yield
         finally:
-            self._is_saving, self.asked_to_save = False, False
+            self._is_saving = False
         if self._at_once is not None:
             raise Interrupted(self._at_once)
 

@@ -77,6 +77,28 @@ class MetricsLog:
         self._tensorboard.close()  # type: ignore[no-untyped-call]
 
 
+class NoLog(MetricsLog):
+    """That of a process that trains with others and leaves writing to the first of them."""
+
+    def __init__(self) -> None:
+        self._curve = {}
+
+    def write(self, step: int, group: str, values: Mapping[str, float | None]) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def write_figure(self, name: str, figure: Any, step: int) -> None:
+        pass
+
+    def write_results(self, config: dict[str, Any], results: Mapping[str, Any]) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        pass
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The logged rows of a run directory, oldest first, up to a line that a kill tore."""
     file = path / "metrics.jsonl"

@@ -48,14 +48,19 @@ class RunError(ValueError):
 
 
 class RunDirectory:
-    """The directory for the run of this config; refuses when another live run, or another config, is in there."""
+    """The directory for the run of this config; refuses when another live run, or another config, is in there.
 
-    def __init__(self, path: Path, config: dict[str, Any]) -> None:
-        self.path = path
+    writes: of processes that train together one writes, and the others leave the directory alone.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any], *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
         self._config = {key: value for key, value in config.items() if key not in PLACE_KEYS}
         self._lock = FileLock(path / "run.lock", timeout=0)
 
     def __enter__(self) -> Self:
+        if not self.writes:
+            return self
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
@@ -82,6 +87,9 @@ class RunDirectory:
     def save(self, learner: Learner, num_updates: int, best_step: int | None) -> None:
         """Writes the checkpoint after this many updates and drops all but the newest few and the best one."""
         from agents.checkpoint import save_checkpoint
+
+        if not self.writes:
+            return
 
         weights = learner.acting_agent.state_dict()
         spec = learner.acting_agent.describe()
@@ -127,11 +135,14 @@ class RunDirectory:
 
     def begin(self, task: Task) -> None:
         """Makes the directory this run's own; not before data and environment were found good."""
+        if not self.writes:
+            return
         write_json(self.path / "task.json", task.describe())
         write_json(self.path / "config.json", self._config)
 
     def finish(self, results: dict[str, Any]) -> None:
-        write_json(self.path / "results.json", results)
+        if self.writes:
+            write_json(self.path / "results.json", results)
 
     def _check_config(self) -> None:
         path = self.path / "config.json"

@@ -35,11 +35,12 @@ class TrainingProgress:
 
     def say(self, step: int, results: dict[str, Any]) -> None:
         """One line about a point of the learning curve."""
-        self._progress.console.print(f"step {step}: {score_in_words(results)}", highlight=False)
+        if not self._progress.disable:
+            self._progress.console.print(f"step {step}: {score_in_words(results)}", highlight=False)
 
 
 @contextmanager
-def progress_over(first_step: int, last_step: int) -> Iterator[TrainingProgress]:
+def progress_over(first_step: int, last_step: int, *, shown: bool = True) -> Iterator[TrainingProgress]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -48,7 +49,7 @@ def progress_over(first_step: int, last_step: int) -> Iterator[TrainingProgress]
         StepsPerSecond(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as progress:
+    with Progress(*columns, disable=not shown) as progress:
         yield TrainingProgress(progress, first_step, last_step)
 
 

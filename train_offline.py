@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what is heavy is imported where it is used, so that a wrong
     import torch
 
     from agents.learner import Learner
+    from agents.parallel import Ranks
     from envs import Episodes
     from envs.tasks import Task
     from interruptions import Interruptions
@@ -26,44 +27,60 @@ if TYPE_CHECKING:  # what is heavy is imported where it is used, so that a wrong
 def main(config: dict[str, Any]) -> None:
     """Runs this config in its directory, or goes on with it, or says that it is finished."""
     from agents.devices import advising_on_memory
+    from agents.parallel import joined
     from run import RunDirectory
     from summary import print_results
 
-    with RunDirectory(run_directory(config), config) as run:
-        results = run.results
+    with joined() as ranks, RunDirectory(run_directory(config), config, writes=ranks.is_first) as run:
+        results = ranks.first(run.results)
         if results is None:
             with advising_on_memory(memory_advice(config)):
-                results = train_offline(config, run)
-        else:
+                results = train_offline(config, run, ranks)
+        elif ranks.is_first:
             print(f"{run.path} is finished: nothing left to do.")
-        print_results(results, run.path)
+        if ranks.is_first:
+            print_results(results, run.path)
 
 
-def train_offline(config: dict[str, Any], run: RunDirectory) -> dict[str, Any]:
+def train_offline(config: dict[str, Any], run: RunDirectory, ranks: Ranks) -> dict[str, Any]:
     """Load, build, train, evaluate, report: the whole story. Gives the content of results.json."""
     from agents.devices import choose_device
     from evaluate import judge
     from interruptions import Interruptions
-    from metrics import MetricsLog
+    from metrics import MetricsLog, NoLog
     from summary import draw_learning_curve
 
     device = choose_device(config["device"], config["num_threads"])
     task, episodes = load_task(config)
-    learner = build_learner(config, task, episodes, device)
-    first_step = run.restore(learner)
+    learner = build_learner(config, task, episodes, device, ranks)
+    first_step = restore(run, learner)
     run.begin(task)
     began = time.perf_counter()
-    with Interruptions() as interruptions, MetricsLog(run.path, first_step) as log:
+    with Interruptions() as interruptions, MetricsLog(run.path, first_step) if run.writes else NoLog() as log:
         train(config, task, learner, first_step, run, log, interruptions)
         seconds = time.perf_counter() - began
-        results = judge(learner.acting_agent, task, **judging_settings(config, "num_episodes"))
+        results = judge(learner.acting_agent, task, ranks=ranks, **judging_settings(config, "num_episodes"))
         results["seconds"]["training"] = seconds
         results["peak_memory_mb"] = peak_memory_mb()
         results["weights"] = {"num_parameters": learner.num_parameters, "ema_decay": config["optimizer"]["ema_decay"]}
-        log.write_results(config, results)
-        log.write_figure("learning_curve", draw_learning_curve(run.path, results), config["train"]["num_steps"])
+        if run.writes:
+            log.write_results(config, results)
+            log.write_figure("learning_curve", draw_learning_curve(run.path, results), config["train"]["num_steps"])
     run.finish(results)
     return results
+
+
+def restore(run: RunDirectory, learner: Learner) -> int:
+    """Has every process go on from the newest checkpoint, which the first one reads; gives its number of updates."""
+    agent, ranks = learner.acting_agent, learner.ranks
+    first_step = run.restore(learner) if run.writes else 0
+    if ranks.size > 1:
+        there = (first_step, learner.state_dict(), agent.state_dict(), agent.acting_mode)
+        first_step, state, weights, acting_mode = ranks.first(there if run.writes else None)
+        if first_step and not run.writes:
+            learner.load_state_dict(state, weights, first_step)
+            agent.acting_mode = acting_mode
+    return first_step
 
 
 def train(
@@ -84,20 +101,24 @@ def train(
     from run import is_due
     from summary import progress_over
 
-    settings, last_step = config["train"], config["train"]["num_steps"]
-    with progress_over(first_step, last_step) as progress:
+    settings, last_step, ranks = config["train"], config["train"]["num_steps"], learner.ranks
+    with progress_over(first_step, last_step, shown=run.writes) as progress:
         for step in range(first_step + 1, last_step + 1):
             metrics = learner.update(step - 1)
+            interruptions.agree(ranks.largest)
             progress.advance()
             if is_due(step, settings["log_every"], last_step):
-                values = {name: float(value) for name, value in metrics.items()}
+                values = ranks.mean(metrics)
                 log.write(step, "train", values)
                 progress.show(values["loss"])
             is_checkpoint = is_due(step, settings["checkpoint_every"], last_step)
             if is_checkpoint and config["agent"]["acting_mode"] == "auto":
                 choose_acting_mode(learner.acting_agent, learner.sampler.episodes)
+                learner.acting_agent.acting_mode = ranks.first(learner.acting_agent.acting_mode)
             if is_due(step, settings["evaluate_every"]) and step < last_step and task.env_id is not None:
-                results = judge(learner.acting_agent, task, **judging_settings(config, "num_curve_episodes"))
+                results = judge(
+                    learner.acting_agent, task, ranks=ranks, **judging_settings(config, "num_curve_episodes")
+                )
                 log.write_score(step, results)
                 progress.say(step, results)
                 is_checkpoint |= log.best_step == step
@@ -126,7 +147,9 @@ def load_task(config: dict[str, Any]) -> tuple[Task, Episodes]:
     return task, episodes
 
 
-def build_learner(config: dict[str, Any], task: Task, episodes: Episodes, device: torch.device) -> Learner:
+def build_learner(
+    config: dict[str, Any], task: Task, episodes: Episodes, device: torch.device, ranks: Ranks | None = None
+) -> Learner:
     """A new agent with its sampler and optimizer: choices from the config, the rest from the task."""
     import torch
 
@@ -157,6 +180,10 @@ def build_learner(config: dict[str, Any], task: Task, episodes: Episodes, device
         batch_size=config["train"]["batch_size"],
         num_steps=config["train"]["num_steps"],
         when_not_finite=config["train"]["when_not_finite"],
+        accumulate=config["train"]["accumulate"],
+        precision=config["train"]["precision"],
+        compile=config["train"]["compile"],
+        ranks=ranks,
         **config["optimizer"],
     )
 

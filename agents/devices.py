@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
+from agents.parallel import processes_here
 from minrnn import scan
 
 # How the allocators that have no exception of their own say it: torch on a CPU, and on Apple's GPUs.
@@ -36,9 +37,9 @@ def advising_on_memory(advice: str) -> Iterator[None]:
 def choose_device(name: str, num_threads: int | None) -> torch.device:
     """The device called name, `auto` being the fastest there is; sets the number of CPU threads on the way.
 
-    num_threads: None for every core that this process may run on.
+    num_threads: None for every core that this process may run on, shared with the others that train with it here.
     """
-    scan.set_num_threads(num_threads or len(_usable_cores()))
+    scan.set_num_threads(num_threads or max(1, len(_usable_cores()) // processes_here()))
     keep_freed_memory()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

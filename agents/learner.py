@@ -1,16 +1,20 @@
 """What a gradient step changes: the agent, its optimizer, and the running average of its weights that acts."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from agents.decision_transformer import DecisionTransformer
-from agents.windows import WindowSampler
+from agents.parallel import Ranks
+from agents.windows import Batch, WindowSampler
 
 
 class LearningError(ValueError):
@@ -24,6 +28,10 @@ class Learner:
 
     `acting_agent` holds the running average of the weights (Polyak and Juditsky 1992); ema_decay=0 makes it the
     weights of the last step. Every update is a pure function of the seed, the step and what `state_dict` holds.
+
+    batch_size: windows of a step, over all processes; each of them takes its share of the very same windows, in
+    `accumulate` parts one after the other, so that neither number changes what is learnt. precision: of the forward
+    and backward pass. compile: torch.compile, which fuses what no kernel here does.
     """
 
     def __init__(
@@ -41,6 +49,10 @@ class Learner:
         max_grad_norm: float,
         ema_decay: float,
         when_not_finite: Literal["stop", "skip"] = "stop",
+        accumulate: int = 1,
+        precision: Literal["float32", "bf16"] = "float32",
+        compile: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         self.agent, self.sampler, self.seed, self.batch_size = agent, sampler, seed, batch_size
         self.num_steps, self.warmup_steps, self.schedule = num_steps, warmup_steps, schedule
@@ -48,6 +60,17 @@ class Learner:
         self.when_not_finite = when_not_finite
         self.optimizer = torch.optim.AdamW(agent.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
         self._averaged = AveragedModel(agent, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+        self.ranks, self.accumulate, self.precision = ranks or Ranks(), accumulate, precision
+        if batch_size < self.ranks.size * accumulate:
+            raise LearningError(
+                f"train.batch_size must be at least one window for each of {self.ranks.size} processes and "
+                f"{accumulate} parts; got {batch_size}"
+            )
+        self._loss: Any = _Loss(agent)
+        if self.ranks.size > 1:
+            self._loss = DistributedDataParallel(self._loss, broadcast_buffers=False)
+        if compile:
+            self._loss = torch.compile(self._loss)
 
     @property
     def acting_agent(self) -> DecisionTransformer:
@@ -64,21 +87,44 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.agent.train()
-        torch.manual_seed(_noise_seed(self.seed, step))
-        batch = self.sampler.sample(self.batch_size, seed=self.seed, step=step).to(self.agent.device)
-        loss, metrics = self.agent.loss(batch)
+        torch.manual_seed(_noise_seed(self.seed, step, self.ranks.rank))
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        metrics = self._accumulate_gradients(step)
         groups = self.agent.parameter_groups()
         gradient_norm = torch.stack([clip_grad_norm_(group, self.max_grad_norm) for group in groups]).norm()
         if not math.isfinite(gradient_norm):  # nothing has been changed yet
             if self.when_not_finite == "stop":
-                raise LearningError(self._explain(step, loss, gradient_norm))
+                raise LearningError(self._explain(step, metrics["loss"], gradient_norm))
             return {"skipped": torch.tensor(1.0), "loss": torch.tensor(0.0), "gradient_norm": torch.tensor(0.0)}
         self.optimizer.step()
         self.agent.after_update()
         self._averaged.update_parameters(self.agent)
         return {**metrics, "gradient_norm": gradient_norm, "learning_rate": torch.tensor(learning_rate)}
+
+    def _accumulate_gradients(self, step: int) -> dict[str, Tensor]:
+        """The gradient of the loss over all real steps of the batch, and this process's part of the metrics' means."""
+        starts = self.sampler.starts(self.batch_size, seed=self.seed, step=step)
+        num_real_steps = self.sampler.num_real_steps(starts)
+        parts = np.array_split(self.ranks.share(starts), self.accumulate)
+        metrics: dict[str, Tensor] = {}
+        for number, part in enumerate(parts, 1):
+            batch = self.sampler.windows(part).to(self.agent.device)
+            weight = self.ranks.size * self.sampler.num_real_steps(part) / num_real_steps
+            with self._sending_gradients(number == len(parts)):
+                with torch.autocast(self.agent.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                    loss, found = self._loss(batch)
+                (weight * loss).backward()
+            metrics = {name: weight * value + metrics.get(name, 0.0) for name, value in found.items()}
+        return metrics
+
+    @contextmanager
+    def _sending_gradients(self, now: bool) -> Iterator[None]:
+        """Gradients are averaged over the processes in the last part's backward pass alone."""
+        if now or self.ranks.size == 1:
+            yield
+        else:
+            with self._loss.no_sync():
+                yield
 
     def _explain(self, step: int, loss: Tensor, gradient_norm: Tensor) -> str:
         rows = self.sampler.starts(self.batch_size, seed=self.seed, step=step)
@@ -123,6 +169,18 @@ def schedule(step: int, warmup_steps: int, num_steps: int, kind: str) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
-def _noise_seed(seed: int, step: int) -> int:
+class _Loss(nn.Module):
+    """An agent's loss as a module's forward, which is what torch distributes and compiles."""
+
+    def __init__(self, agent: DecisionTransformer) -> None:
+        super().__init__()
+        self.agent = agent
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.agent.loss(batch)
+
+
+def _noise_seed(seed: int, step: int, rank: int) -> int:
     """Dropout's seed for one step: no generator state has to be carried over a stop and a resume."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+    entropy = [seed, step, rank] if rank else [seed, step]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])

@@ -63,6 +63,13 @@ class WindowSampler:
         starts: np.ndarray = np.maximum(end - steps_to_end, begin)
         return starts
 
+    def num_real_steps(self, starts: np.ndarray) -> int:
+        """How many steps of the windows that begin at these rows are not padding."""
+        if self.packed:
+            return len(starts) * self.context_length
+        episode = np.searchsorted(self.episodes.offsets, starts, side="right") - 1
+        return int(np.minimum(self.episodes.offsets[episode + 1] - starts, self.context_length).sum())
+
     def windows(self, starts: np.ndarray) -> Batch:
         """The windows that begin at these rows of the flat store; unless packed, each ends with its episode."""
         rows = starts[:, None] + np.arange(self.context_length)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -85,6 +85,21 @@ def evaluate(
         failures=failed,
         seconds=seconds,
         env_seconds=env_seconds + sum(wave.env_seconds for wave in played),
+    )
+
+
+def merged(parts: Sequence[Evaluation]) -> Evaluation:
+    """What several processes played at the same time, as one evaluation."""
+    played = [part for part in parts if len(part.returns)] or parts[:1]
+    said = [part.successes for part in played if part.successes is not None]
+    return Evaluation(
+        returns=np.concatenate([part.returns for part in played]),
+        lengths=np.concatenate([part.lengths for part in played]),
+        successes=np.concatenate(said) if len(said) == len(played) else None,
+        seeds=np.concatenate([part.seeds for part in played]),
+        failures={seed: why for part in parts for seed, why in part.failures.items()},
+        seconds=max(part.seconds for part in parts),
+        env_seconds=max(part.env_seconds for part in parts),
     )
 
 
