@@ -16,7 +16,7 @@ train: .venv/.ready ## train an agent: make train ARGS="task=hopper_demo backbon
 test: .venv/.ready ## the tests that run on every change
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-test-slow: .venv/.ready ## the tests that take minutes
+test-slow: .venv/.ray ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)
 
 check: .venv/.ready ## formatting, lint, types and tests
@@ -38,6 +38,12 @@ clean: ## remove what make and the tests made, the environment included; runs/ s
 	  echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Give another: make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# The plugin's own dependencies are those of AWS, which no test needs.
+.venv/.ray: .venv/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt ray
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps hydra-ray-launcher
 	@touch $@
 
 .venv/.ready: .venv/.installed $(wildcard minrnn/kernels/*.py)

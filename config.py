@@ -112,7 +112,7 @@ def _show(root: str, main: Main, arguments: list[str]) -> None:
 def _sweep(root: str, main: Main, overrides: list[str]) -> None:
     """Runs each job of a sweep, once all are known to be right; a job that fails does not stop the others."""
     composer = Composer(root)
-    failures: list[Exception] = []
+    said: list[str] = []  # by jobs in this process; a launcher may run them in others
     for job_overrides in composer.jobs(overrides):
         composer.config(job_overrides)
 
@@ -125,14 +125,17 @@ def _sweep(root: str, main: Main, overrides: list[str]) -> None:
         try:
             main(config)
         except Exception as error:
-            if not getattr(error, "for_user", False):
-                raise
-            _print_error(error)
-            failures.append(error)
+            if getattr(error, "for_user", False):
+                _print_error(error)
+                said.append(str(error))
+            raise  # Hydra keeps it until all jobs have run, and raises the first
 
-    _hand_to_hydra(root, job, ["--multirun", *overrides])
-    if failures:
-        raise SystemExit(1)
+    try:
+        _hand_to_hydra(root, job, ["--multirun", *overrides])
+    except Exception as error:
+        if str(error) not in said:
+            raise
+        raise SystemExit(1) from None
 
 
 def _hand_to_hydra(root: str, job: Callable[..., None], arguments: list[str]) -> None:

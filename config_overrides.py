@@ -98,6 +98,10 @@ def explained_errors() -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        missing = re.search(r"Could not find 'hydra/launcher/(?:submitit_)?(\w+)'", str(error))
+        if missing:
+            extra = "slurm" if missing[1] == "local" else missing[1]
+            raise ConfigError(f'this launcher is not installed: pip install "minrnn-rl[{extra}]"') from error
         raise ConfigError(" ".join(str(error).split())) from error
 
 
