@@ -89,24 +89,24 @@ class Learner:
         self.agent.train()
         torch.manual_seed(_noise_seed(self.seed, step, self.ranks.rank))
         self.optimizer.zero_grad()
-        metrics = self._accumulate_gradients(step)
+        loss, metrics = self._accumulate_gradients(step)
         groups = self.agent.parameter_groups()
         gradient_norm = torch.stack([clip_grad_norm_(group, self.max_grad_norm) for group in groups]).norm()
         if not math.isfinite(gradient_norm):  # nothing has been changed yet
             if self.when_not_finite == "stop":
-                raise LearningError(self._explain(step, metrics["loss"], gradient_norm))
+                raise LearningError(self._explain(step, loss, gradient_norm))
             return {"skipped": torch.tensor(1.0), "loss": torch.tensor(0.0), "gradient_norm": torch.tensor(0.0)}
         self.optimizer.step()
         self.agent.after_update()
         self._averaged.update_parameters(self.agent)
         return {**metrics, "gradient_norm": gradient_norm, "learning_rate": torch.tensor(learning_rate)}
 
-    def _accumulate_gradients(self, step: int) -> dict[str, Tensor]:
-        """The gradient of the loss over all real steps of the batch, and this process's part of the metrics' means."""
+    def _accumulate_gradients(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The gradient of the loss over all real steps of the batch; this process's part of the loss and metrics."""
         starts = self.sampler.starts(self.batch_size, seed=self.seed, step=step)
         num_real_steps = self.sampler.num_real_steps(starts)
         parts = np.array_split(self.ranks.share(starts), self.accumulate)
-        metrics: dict[str, Tensor] = {}
+        total, metrics = torch.zeros((), device=self.agent.device), dict[str, Tensor]()
         for number, part in enumerate(parts, 1):
             batch = self.sampler.windows(part).to(self.agent.device)
             weight = self.ranks.size * self.sampler.num_real_steps(part) / num_real_steps
@@ -114,8 +114,9 @@ class Learner:
                 with torch.autocast(self.agent.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                     loss, found = self._loss(batch)
                 (weight * loss).backward()
+            total += weight * loss.detach()
             metrics = {name: weight * value + metrics.get(name, 0.0) for name, value in found.items()}
-        return metrics
+        return total, metrics
 
     @contextmanager
     def _sending_gradients(self, now: bool) -> Iterator[None]:
