@@ -24,7 +24,7 @@ from config_values import Config, ConfigError, dotted_keys
 __all__ = ["PLACE_KEYS", "Config", "ConfigError", "command_line", "differing_keys", "dotted_keys", "run_directory"]
 
 # Where a run lies and what it runs on; every other key defines what it computes.
-PLACE_KEYS = ("run_dir", "device", "num_threads")
+PLACE_KEYS = ("run_dir", "device", "num_threads", "profile_steps")
 
 Main = Callable[[Config], None]
 
@@ -112,7 +112,8 @@ def _show(root: str, main: Main, arguments: list[str]) -> None:
 def _sweep(root: str, main: Main, overrides: list[str]) -> None:
     """Runs each job of a sweep, once all are known to be right; a job that fails does not stop the others."""
     composer = Composer(root)
-    said: list[str] = []  # by jobs in this process; a launcher may run them in others
+    failures: list[Exception] = []
+    here = os.getpid()
     for job_overrides in composer.jobs(overrides):
         composer.config(job_overrides)
 
@@ -125,17 +126,16 @@ def _sweep(root: str, main: Main, overrides: list[str]) -> None:
         try:
             main(config)
         except Exception as error:
-            if getattr(error, "for_user", False):
-                _print_error(error)
-                said.append(str(error))
-            raise  # Hydra keeps it until all jobs have run, and raises the first
+            if not getattr(error, "for_user", False):
+                raise
+            _print_error(error)
+            if os.getpid() != here:  # a launcher's own process; Hydra hands the error over when all jobs have run
+                raise
+            failures.append(error)
 
-    try:
-        _hand_to_hydra(root, job, ["--multirun", *overrides])
-    except Exception as error:
-        if str(error) not in said:
-            raise
-        raise SystemExit(1) from None
+    _hand_to_hydra(root, job, ["--multirun", *overrides])
+    if failures:
+        raise SystemExit(1)
 
 
 def _hand_to_hydra(root: str, job: Callable[..., None], arguments: list[str]) -> None:

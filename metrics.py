@@ -38,8 +38,13 @@ class MetricsLog:
         named = {f"{group}/{name}": value for name, value in values.items() if value is not None}
         self._file.write(json.dumps({"step": step, **named}) + "\n")
         self._file.flush()
-        for name, value in named.items():
-            self._tensorboard.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+        self.show(step, group, values)
+
+    def show(self, step: int, group: str, values: Mapping[str, float | None]) -> None:
+        """Has TensorBoard alone show values: those that two runs of one config do not share, as their speed."""
+        for name, value in values.items():
+            if value is not None:
+                self._tensorboard.add_scalar(f"{group}/{name}", value, step)  # type: ignore[no-untyped-call]
 
     def write_score(self, step: int, results: Mapping[str, Any]) -> None:
         """Logs what an evaluation after this many gradient steps gave; once, however often the run resumes there."""
@@ -84,6 +89,9 @@ class NoLog(MetricsLog):
         self._curve = {}
 
     def write(self, step: int, group: str, values: Mapping[str, float | None]) -> None:
+        pass
+
+    def show(self, step: int, group: str, values: Mapping[str, float | None]) -> None:
         pass
 
     def flush(self) -> None:

@@ -5,7 +5,6 @@ python train_offline.py task=hopper_demo backbone=min_lstm seed=1 train.num_step
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +47,7 @@ def train_offline(config: dict[str, Any], run: RunDirectory, ranks: Ranks) -> di
     from evaluate import judge
     from interruptions import Interruptions
     from metrics import MetricsLog, NoLog
+    from profiling import peak_memory_mb
     from summary import draw_learning_curve
 
     device = choose_device(config["device"], config["num_threads"])
@@ -98,18 +98,22 @@ def train(
     """
     from agents.acting import choose_acting_mode
     from evaluate import judge
+    from profiling import Pace, traced
     from run import is_due
     from summary import progress_over
 
     settings, last_step, ranks = config["train"], config["train"]["num_steps"], learner.ranks
-    with progress_over(first_step, last_step, shown=run.writes) as progress:
+    trace, pace = traced(run.path / f"trace_{ranks.rank}.json", config["profile_steps"]), Pace(first_step)
+    with trace as trace_step, progress_over(first_step, last_step, shown=run.writes) as progress:
         for step in range(first_step + 1, last_step + 1):
             metrics = learner.update(step - 1)
+            trace_step()
             interruptions.agree(ranks.largest)
             progress.advance()
             if is_due(step, settings["log_every"], last_step):
                 values = ranks.mean(metrics)
                 log.write(step, "train", values)
+                log.show(step, "speed", pace.measure(step, learner.agent.device))
                 progress.show(values["loss"])
             is_checkpoint = is_due(step, settings["checkpoint_every"], last_step)
             if is_checkpoint and config["agent"]["acting_mode"] == "auto":
@@ -204,16 +208,6 @@ def memory_advice(config: dict[str, Any]) -> str:
         f"({backbone['num_layers']}), evaluation with a lower evaluate.num_envs ({evaluate['num_envs']}); "
         "what other programs hold of the memory counts too"
     )
-
-
-def peak_memory_mb() -> float | None:
-    """The most memory this process ever had, where the system says."""
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from config import Config, command_line, differing_keys, run_directory
+from config import PLACE_KEYS, Config, command_line, differing_keys, run_directory
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -351,7 +351,7 @@ def test_reading_the_command_line_imports_nothing_heavy(tmp_path: Path) -> None:
 
 def test_the_run_directory_is_named_after_all_that_defines_the_run() -> None:
     config = config_of("seed=3", "backbone=gru")
-    defining = {key: value for key, value in config.items() if key not in ("run_dir", "device", "num_threads")}
+    defining = {key: value for key, value in config.items() if key not in PLACE_KEYS}
     digest = hashlib.sha256(json.dumps(defining, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     assert run_directory(config) == Path(f"runs/hopper_demo/gru-decision_transformer/seed3-{digest[:8]}")
 
