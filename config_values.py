@@ -100,6 +100,8 @@ def checked_value(key: str, value: Any, default: Any) -> Any:
     if value is None and default != MISSING and (default is None or key in NULLABLE):
         return None
     kind = NULLABLE.get(key) or (None if default is None else type(default))
+    if key == "dataset" and isinstance(value, list) and value:  # several, learnt from together
+        return [_as_type(key, one, str) for one in value]
     if key in CHOICES:
         check_choice(key, value, CHOICES[key])
     elif kind is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from envs.d4rl import halves_of, read_d4rl, read_medium_expert
@@ -11,24 +12,28 @@ from envs.d4rl_catalog import D4RLFile, d4rl_files, d4rl_folder, find_file
 from envs.download import fetch
 from envs.episodes import DataError, Episodes
 from envs.hdf5 import check_is_hdf5, sha256_of_file
+from envs.several import join_datasets
 from envs.store import open_stored
 
 EMBEDDED = Path(__file__).parent / "data"
 
 
-def load_episodes(dataset: str | None, *, drop_invalid: bool = False) -> Episodes:
+def load_episodes(dataset: str | Sequence[str] | None, *, drop_invalid: bool = False) -> Episodes:
     """The episodes of the first of these that dataset is.
 
     An embedded set (hopper_demo); a file in D4RL's layout; a D4RL name (hopper-medium-v2, d4rl:hopper-medium-v2),
     downloaded if need be; a Minari id (mujoco/hopper/medium-v0, minari:mujoco/hopper/medium-v0). What is not embedded
     is converted once and opened from the cache from then on. drop_invalid leaves out episodes with nan or inf in them
-    rather than refuse the dataset. Raises DataError.
+    rather than refuse the dataset. Several datasets of one environment are joined. Raises DataError.
     """
     if not dataset:
         raise DataError(
             "no dataset was given: dataset=PATH, a D4RL name (hopper-medium-v2) or a Minari id "
             "(mujoco/hopper/medium-v0)"
         )
+    if not isinstance(dataset, str):
+        parts = [load_episodes(one, drop_invalid=drop_invalid) for one in dataset]
+        return parts[0] if len(parts) == 1 else join_datasets(parts)
     path = Path(dataset).expanduser()
     if dataset in embedded_names():
         return read_d4rl(EMBEDDED / f"{dataset}.hdf5")
