@@ -46,7 +46,9 @@ def card(run: Run, licence: str | None) -> str:
         "",
         f"{data['id']}: {data['num_episodes']:,} episodes, {data['num_steps']:,} steps, recorded in "
         f"{data['recorded_in'] or 'an environment that it does not name'}. Return: mean {data['mean_return']:.1f}, "
-        f"90th percentile {data['percentile_90_return']:.1f}, best {data['best_return']:.1f}. sha256 `{data['sha256']}`.",
+        f"90th percentile {data['percentile_90_return']:.1f}, best {data['best_return']:.1f}.",
+        "",
+        f"sha256 `{data['sha256']}`",
         *(f"\n- {note}" for note in data["notes"]),
         "",
         "## Use",
