@@ -99,7 +99,10 @@ class Task:
         """The task that `describe` described. Raises TaskError."""
         problem = mismatch(description, DESCRIPTION)
         columns = None if problem else description.get("observation_columns")
-        if problem := problem or mismatch(columns, ([int], None), "observation_columns"):
+        problem = problem or mismatch(columns, ([int], None), "observation_columns")
+        if columns is not None and not problem and (not columns or min(columns) < 0):
+            problem = f"expected observation_columns to be column numbers; got {columns!r:.60}"
+        if problem:
             raise TaskError(f"expected the description of a task, as in a run's task.json; {problem}")
         return cls(**{key: description[key] for key in DESCRIPTION}, observation_columns=columns)
 

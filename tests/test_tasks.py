@@ -197,6 +197,13 @@ def test_a_description_of_something_else_is_refused() -> None:
         Task.from_description({"env_id": "Hopper-v5"})
 
 
+@pytest.mark.parametrize("columns", [[], [-1], [0.5], "all"])
+def test_columns_that_are_none_are_refused(columns: Any) -> None:
+    task = describe_task(make_episodes(11, 3, env_id="Hopper-v5"))
+    with pytest.raises(TaskError, match=r"expected observation_columns"):
+        Task.from_description({**task.describe(), "observation_columns": columns})
+
+
 def test_an_agent_is_shown_the_columns_it_learnt_from_in_its_environment_too() -> None:
     episodes = make_episodes(11, 3, env_id="Hopper-v5").select_columns([0, 1, 4])
     task = describe_task(episodes, observation_columns=[0, 1, 4])
