@@ -12,7 +12,7 @@ sys.path.insert(0, str(DOCS.parent))
 
 project = "minRNN-RL"
 author = "The minRNN-RL authors"
-copyright = "2026, The minRNN-RL authors"  # noqa: A001
+copyright = "2026, The minRNN-RL authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 html_theme = "furo"
 html_title = "minRNN-RL"
@@ -43,9 +43,9 @@ def write_configuration() -> None:
     lines = [
         "# Configuration",
         "",
-        "Every key with its default, from `configs/`. `KEY=VALUE` on the command line changes one, `GROUP=NAME` chooses a",
-        "file of a group; a misspelt one is answered with its nearest neighbour. `--cfg job` prints what a command line",
-        "comes to, `-m seed=0,1,2` runs a sweep.",
+        "Every key with its default, from `configs/`. `KEY=VALUE` on the command line changes one, `GROUP=NAME` chooses",
+        "a file of a group; a misspelt one is answered with its nearest neighbour. `--cfg job` prints what a command",
+        "line comes to, `-m seed=0,1,2` runs a sweep.",
     ]
     for folder, title in GROUPS.items():
         lines += ["", f"## {title}"]

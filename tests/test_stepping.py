@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -75,3 +80,37 @@ def test_an_agent_acts_the_same_with_and_without_it(
     fused = play()
     monkeypatch.setattr(decision_transformer, "can_fuse", lambda _: False)
     np.testing.assert_allclose(fused, play(), rtol=0, atol=1e-5)
+
+
+PLAYS = """
+import hashlib, numpy as np, torch
+from torch import nn
+from minrnn import Backbone
+from minrnn.stepping import FusedStep
+
+torch.manual_seed(0)
+mixer = {"expansion": 1.5, "positive": False, "memory_length": None}
+backbone = Backbone("min_gru", hidden_size=16, num_layers=1, mlp_ratio=4.0, dropout=0.0, conv_width=None, mixer=mixer)
+for parameter in backbone.parameters():  # gains of one and biases of zero hide how things are rounded
+    nn.init.normal_(parameter, std=0.5)
+rng = np.random.default_rng(0)
+center, scale = rng.standard_normal(15), rng.uniform(0.5, 3, 15)
+step = FusedStep(nn.Linear(15, 16), backbone, nn.Linear(16, 3), 1, center, scale)
+found = [step(rng.standard_normal((1, 15))).tobytes() for _ in range(300)]
+print(hashlib.sha256(b"".join(found)).hexdigest())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.fault("a process that compiles the kernels, and one that finds them compiled")
+def test_a_process_that_compiles_acts_as_one_that_finds_the_code(tmp_path: Path) -> None:
+    """A run that is resumed finds in the cache what its first process compiled."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", PLAYS], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    ]
+    assert [*tmp_path.rglob("*.nbc")]
+    assert said[0] == said[1]

@@ -19,6 +19,9 @@ from minrnn.kernels.simd import F32, FAST, INLINE
 LANE = 64  # columns a linear layer computes together
 DEPTH = 8  # inputs it adds up at once
 _STEP: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": FAST, "error_model": "numpy"}
+# Parts are never functions of their own in machine code: compiled apart they would be rounded otherwise than inside the
+# step, and a process that compiles and one that finds the code in the cache would act differently in the last bit.
+_PART: dict[str, Any] = {"fastmath": FAST, "error_model": "numpy", "forceinline": True}
 
 
 @njit(**_STEP)
@@ -57,7 +60,7 @@ def _padded(size, multiple):
     return (size + multiple - 1) // multiple * multiple
 
 
-@njit(**_STEP)
+@njit(**_PART)
 def _linear(x, weights, at, num_inputs, num_columns, y):
     """y = x W + b with the layer that begins at weights[at]; gives where the next one begins."""
     rows = x.shape[0]
@@ -113,7 +116,7 @@ def _four_rows(x, row, block, bias, num_inputs, sums):
             sums[3 * LANE + j] += d0 * w0 + d1 * w1 + d2 * w2 + d3 * w3
 
 
-@njit(**_STEP)
+@njit(**_PART)
 def _layer_norm(x, weights, at, size, y):
     """As torch.nn.LayerNorm with its default eps; gives where the next layer begins."""
     gain, shift = weights[at : at + size], weights[at + size : at + 2 * size]
@@ -129,21 +132,21 @@ def _layer_norm(x, weights, at, size, y):
     return at + 2 * size
 
 
-@njit(**_STEP)
+@njit(**_PART)
 def _add(x, y, size):
     for r in range(x.shape[0]):
         for j in range(size):
             x[r, j] += y[r, j]
 
 
-@njit(**_STEP)
+@njit(**_PART)
 def _gelu(x, size):
     for r in range(x.shape[0]):
         for j in range(size):
             x[r, j], _ = simd.gelu(x[r, j])
 
 
-@njit(**_STEP)
+@njit(**_PART)
 def _advance_min_gru(projection, state, size, positive, mixed):
     for r in range(projection.shape[0]):
         gate, content = projection[r, :size], projection[r, size : 2 * size]
@@ -155,7 +158,7 @@ def _advance_min_gru(projection, state, size, positive, mixed):
             out[c] = carried[c]
 
 
-@njit(**_STEP)
+@njit(**_PART)
 def _advance_min_lstm(projection, state, size, positive, mixed):
     for r in range(projection.shape[0]):
         forget, write = projection[r, :size], projection[r, size : 2 * size]
