@@ -5,7 +5,7 @@ NOT_SHORT := measuring.py peers.py sequence_models.py recall.py standing_compari
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow check bench clean
+.PHONY: help train test test-slow check bench docs clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,10 @@ check: .venv/.ready ## formatting, lint, types and tests
 
 bench: .venv/.ready ## every benchmark with its short defaults
 	@set -e; for benchmark in $(filter-out $(addprefix benchmarks/,$(NOT_SHORT)),$(wildcard benchmarks/*.py)); do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
+
+docs: .venv/.ready ## the site, in docs/_build
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 clean: ## remove what make and the tests made, the environment included; runs/ stays
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -43,9 +43,9 @@ def write_configuration() -> None:
     lines = [
         "# Configuration",
         "",
-        "Every key with its default, from `configs/`. `KEY=VALUE` on the command line changes one, `GROUP=NAME` chooses",
-        "a file of a group; a misspelt one is answered with its nearest neighbour. `--cfg job` prints what a command",
-        "line comes to, `-m seed=0,1,2` runs a sweep.",
+        "Every key with its default, from `configs/`. `KEY=VALUE` on the command line changes one, `GROUP=NAME`",
+        "chooses a file of a group; a misspelt one is answered with its nearest neighbour. `--cfg job` prints what a",
+        "command line comes to, `-m seed=0,1,2` runs a sweep.",
     ]
     for folder, title in GROUPS.items():
         lines += ["", f"## {title}"]
