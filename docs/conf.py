@@ -14,6 +14,7 @@ project = "minRNN-RL"
 author = "The minRNN-RL authors"
 copyright = "2026, The minRNN-RL authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
+highlight_language = "text"
 html_theme = "furo"
 html_title = "minRNN-RL"
 exclude_patterns = ["_build"]

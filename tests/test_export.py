@@ -25,10 +25,14 @@ from export import ExportError
 from train_offline import main as train
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def quick(name: str, layout: str, mode: str, format: str) -> bool:
+    return (layout, mode) == ("merged", "carried") and (format == "onnx" or name == "min_gru")
+
+
 EVERY_MODE = [
-    pytest.param(
-        *one, marks=[] if one[1:] == ("merged", "carried", "onnx") or one[0] == "min_gru" else pytest.mark.slow
-    )
+    pytest.param(*one, marks=[] if quick(*one) else pytest.mark.slow)
     for one in itertools.product(BACKBONES, ("merged", "interleaved"), ("carried", "window"), ("onnx", "torch"))
 ]
 
