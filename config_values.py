@@ -32,6 +32,8 @@ NULLABLE: dict[str, type] = {
 CHOICES: dict[str, tuple[str, ...]] = {
     "acting_mode": ("carried", "window"),
     "agent.acting_mode": ("auto", "carried", "window"),
+    "agent.bootstrap": ("policy", "recorded"),
+    "agent.action_loss": ("absolute", "likelihood", "squared"),
     "checkpoint": ("best", "last"),
     "format": ("onnx", "torch"),
     "agent.token_layout": ("interleaved", "merged"),
@@ -43,7 +45,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 # The first pattern that matches the end of a dotted key holds.
 RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     (
-        r"evaluate\.num_episodes|evaluate_every|warmup_steps|profile_steps|seed|weight_decay|observation_noise|eta|advantage_weight",
+        r"evaluate\.num_episodes|evaluate_every|warmup_steps|profile_steps|seed|weight_decay|observation_noise|eta|advantage_weight|return_weight",
         "at least 0",
         lambda value: value >= 0,
     ),
@@ -106,6 +108,10 @@ def checked_value(key: str, value: Any, default: Any) -> Any:
         check_choice(key, value, CHOICES[key])
     elif kind is not None:
         value = _as_type(key, value, kind)
+    if key == "agent.candidate_returns":
+        if not value:
+            raise ConfigError(f"{key} must name at least one number of times the return asked for; got []")
+        return [_as_type(key, one, float) for one in value]
     if key == "observation_columns" and not all(type(column) is int and column >= 0 for column in value):
         raise ConfigError(f"{key} must be a list of column numbers, from 0; got {_written(value)}")
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -61,3 +61,14 @@ def peak_memory_mb() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def memory_advice(config: dict[str, Any]) -> str:
+    """What to change when memory runs out; other settings are another run, which begins anew."""
+    train, agent, backbone, evaluate = (config[group] for group in ("train", "agent", "backbone", "evaluate"))
+    return (
+        f"Training needs less with a lower train.batch_size (now {train['batch_size']}), agent.context_length "
+        f"({agent['context_length']}), backbone.hidden_size ({backbone['hidden_size']}) or backbone.num_layers "
+        f"({backbone['num_layers']}), evaluation with a lower evaluate.num_envs ({evaluate['num_envs']}); "
+        "what other programs hold of the memory counts too"
+    )

@@ -151,6 +151,19 @@ class RunDirectory:
             raise RunError(f"{self.path} holds a run of another config; choose another run_dir:\n  {differing}")
 
 
+def restore(run: RunDirectory, learner: Learner) -> int:
+    """Has every process go on from the newest checkpoint, which the first one reads; gives its number of updates."""
+    agent, ranks = learner.acting_agent, learner.ranks
+    first_step = run.restore(learner) if run.writes else 0
+    if ranks.size > 1:
+        there = (first_step, learner.state_dict(), agent.state_dict(), agent.acting_mode)
+        first_step, state, weights, acting_mode = ranks.first(there if run.writes else None)
+        if first_step and not run.writes:
+            learner.load_state_dict(state, weights, first_step)
+            agent.acting_mode = acting_mode
+    return first_step
+
+
 def best_checkpoint(run_dir: Path) -> Path:
     """The checkpoint that did best while the run trained, which is a choice made by score."""
     from agents.checkpoint import checkpoint_of

@@ -27,6 +27,7 @@ def main(config: dict[str, Any]) -> None:
     """Runs this config in its directory, or goes on with it, or says that it is finished."""
     from agents.devices import advising_on_memory
     from agents.parallel import joined
+    from profiling import memory_advice
     from run import RunDirectory
     from summary import print_results
 
@@ -48,6 +49,7 @@ def train_offline(config: dict[str, Any], run: RunDirectory, ranks: Ranks) -> di
     from interruptions import Interruptions
     from metrics import MetricsLog, NoLog
     from profiling import peak_memory_mb
+    from run import restore
     from summary import draw_learning_curve
 
     device = choose_device(config["device"], config["num_threads"])
@@ -68,19 +70,6 @@ def train_offline(config: dict[str, Any], run: RunDirectory, ranks: Ranks) -> di
             log.write_figure("learning_curve", draw_learning_curve(run.path, results), config["train"]["num_steps"])
     run.finish(results)
     return results
-
-
-def restore(run: RunDirectory, learner: Learner) -> int:
-    """Has every process go on from the newest checkpoint, which the first one reads; gives its number of updates."""
-    agent, ranks = learner.acting_agent, learner.ranks
-    first_step = run.restore(learner) if run.writes else 0
-    if ranks.size > 1:
-        there = (first_step, learner.state_dict(), agent.state_dict(), agent.acting_mode)
-        first_step, state, weights, acting_mode = ranks.first(there if run.writes else None)
-        if first_step and not run.writes:
-            learner.load_state_dict(state, weights, first_step)
-            agent.acting_mode = acting_mode
-    return first_step
 
 
 def train(
@@ -175,6 +164,7 @@ def build_learner(
         episodes,
         context_length=settings["context_length"],
         top_fraction=config["train"]["top_fraction"],
+        return_weight=config["train"]["return_weight"],
         packed=config["train"]["packed"],
     )
     return Learner(
@@ -197,17 +187,6 @@ def judging_settings(config: dict[str, Any], episodes_key: str) -> dict[str, Any
     from evaluate import judging
 
     return judging({**config["evaluate"], "num_episodes": config["evaluate"][episodes_key]})
-
-
-def memory_advice(config: dict[str, Any]) -> str:
-    """What to change when memory runs out; other settings are another run, which begins anew."""
-    train, agent, backbone, evaluate = (config[group] for group in ("train", "agent", "backbone", "evaluate"))
-    return (
-        f"Training needs less with a lower train.batch_size (now {train['batch_size']}), agent.context_length "
-        f"({agent['context_length']}), backbone.hidden_size ({backbone['hidden_size']}) or backbone.num_layers "
-        f"({backbone['num_layers']}), evaluation with a lower evaluate.num_envs ({evaluate['num_envs']}); "
-        "what other programs hold of the memory counts too"
-    )
 
 
 if __name__ == "__main__":

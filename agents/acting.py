@@ -49,5 +49,5 @@ def _errors(
 ) -> NDArray[np.float32]:
     """Error of every step [len(starts), length] of the windows that begin at these rows."""
     batch = WindowSampler(episodes, context_length=length).windows(starts).to(agent.device)
-    errors: NDArray[np.float32] = agent.actions.loss(agent.predict(batch), batch.actions).cpu().numpy()
+    errors: NDArray[np.float32] = agent.actions.error(agent.predict(batch), batch.actions).cpu().numpy()
     return errors

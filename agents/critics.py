@@ -2,6 +2,7 @@
 
 As in IQL (Kostrikov et al. 2021, arXiv 2110.06169): V learns an upper expectile of Q over the recorded actions, Q
 learns from rewards and V. Windows hold many steps in a row, so Q's target looks further than one: a lambda-return.
+What follows a step may be valued as the policy would go on, too: as in TD3+BC (Fujimoto and Gu 2021, arXiv 2106.06860).
 """
 
 import copy
@@ -9,6 +10,9 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from minrnn.activation import GELU
+from minrnn.linear import Linear
 
 
 class Critics(nn.Module):
@@ -33,14 +37,24 @@ class Critics(nn.Module):
         self.slow_q = copy.deepcopy(self.q).requires_grad_(False)
 
     def loss(
-        self, observations: Tensor, actions: Tensor, rewards: Tensor, terminated: Tensor, valid_mask: Tensor
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        rewards: Tensor,
+        terminated: Tensor,
+        valid_mask: Tensor,
+        policy_actions: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What V and both Qs have still to learn, and what is worth logging. terminated, valid_mask: bool [B, K]."""
+        """What V and both Qs have still to learn, and what is worth logging. terminated, valid_mask: bool [B, K].
+
+        policy_actions: what the policy does at these steps, for targets that go on as the policy would; None for V's.
+        """
         pairs = torch.cat([observations, actions], -1)
         values = self.v(observations).squeeze(-1)
         with torch.no_grad():
             slow_values = _lowest(self.slow_q, pairs)
-            targets, known = self._targets(values, rewards, terminated, valid_mask)
+            ahead = values if policy_actions is None else self.value_of(observations, _disturbed(policy_actions))
+            targets, known = self._targets(ahead, rewards, terminated, valid_mask)
         missing = slow_values - values
         weights = torch.where(missing > 0, self.expectile, 1 - self.expectile)
         v_loss = _mean(weights * missing.square(), valid_mask)
@@ -77,11 +91,16 @@ class Critics(nn.Module):
 def _network(input_size: int, hidden_size: int) -> nn.Sequential:
     sizes, layers = (input_size, hidden_size, hidden_size), list[nn.Module]()
     for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), nn.LayerNorm(outputs), nn.GELU()]
-    last = nn.Linear(hidden_size, 1)
+        layers += [Linear(inputs, outputs), nn.LayerNorm(outputs), GELU()]
+    last = Linear(hidden_size, 1)
     nn.init.zeros_(last.weight)  # until something is known, no action is worth more than another
     nn.init.zeros_(last.bias)
     return nn.Sequential(*layers, last)
+
+
+def _disturbed(actions: Tensor) -> Tensor:
+    """With TD3's noise, so that a value that stands alone among its neighbours is not believed."""
+    return (actions + (0.2 * torch.randn_like(actions)).clamp(-0.5, 0.5)).clamp(-1, 1)
 
 
 def _lowest(networks: nn.ModuleList, pairs: Tensor) -> Tensor:

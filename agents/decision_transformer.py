@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.actions import ContinuousActions, DiscreteActions
+from agents.actions import ActionLoss, ContinuousActions, DiscreteActions
 from agents.windows import Batch
 from envs.episodes import Episodes
 from minrnn import Backbone
@@ -30,7 +30,8 @@ class DecisionTransformer(nn.Module):
     last context_length steps anew. observation_mean, observation_std [obs_dim] and return_scale normalise inside:
     everything that goes in or out is in environment units. max_timesteps: length of the learned embedding of the
     step within the episode (later steps share the last row); None for no such embedding. observation_noise: standard
-    deviation of the noise on observations while learning, in units of theirs.
+    deviation of the noise on observations while learning, in units of theirs. action_loss: what is learnt from a
+    continuous action, see `agents.actions`. previous_action=False keeps the agent from seeing what it did.
     """
 
     spec: dict[str, Any]
@@ -49,11 +50,14 @@ class DecisionTransformer(nn.Module):
         max_timesteps: int | None,
         acting_mode: ActingMode,
         observation_noise: float = 0.0,
+        action_loss: ActionLoss = "squared",
+        previous_action: bool = True,
     ) -> None:
         super().__init__()
         for name, value, choices in (
             ("token_layout", token_layout, TokenLayout),
             ("acting_mode", acting_mode, ActingMode),
+            ("action_loss", action_loss, ActionLoss),
         ):
             if value not in get_args(choices):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}; got {value!r}")
@@ -64,18 +68,19 @@ class DecisionTransformer(nn.Module):
         self.backbone, self.actions = backbone, actions
         self.context_length, self.token_layout, self.acting_mode = context_length, token_layout, acting_mode
         self.condition_on_return, self.return_scale = condition_on_return, return_scale
-        self.observation_noise = observation_noise
+        self.observation_noise, self.action_loss, self.previous_action = observation_noise, action_loss, previous_action
         self.observation_mean: Tensor
         self.observation_std: Tensor
         self.register_buffer("observation_mean", torch.tensor(observation_mean), persistent=False)
         self.register_buffer("observation_std", torch.tensor(observation_std), persistent=False)
-        sizes = {"return_to_go": int(condition_on_return), "observation": len(observation_mean), "action": actions.size}
+        sizes = {"return_to_go": int(condition_on_return), "observation": len(observation_mean)}
+        sizes["action"] = actions.size if previous_action else 0
         if token_layout == "merged":
             self.embed = nn.ModuleDict({"step": Linear(sum(sizes.values()), backbone.hidden_size)})
         else:
             self.embed = nn.ModuleDict({k: Linear(n, backbone.hidden_size) for k, n in sizes.items() if n})
         self.embed_timestep = nn.Embedding(max_timesteps, backbone.hidden_size) if max_timesteps else None
-        self.head = Linear(backbone.hidden_size, actions.size)
+        self.head = Linear(backbone.hidden_size, actions.num_outputs(action_loss))
 
     def describe(self) -> dict[str, Any]:
         """The description that `build_agent` made this agent from, with the acting mode it has now."""
@@ -89,7 +94,8 @@ class DecisionTransformer(nn.Module):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The error of the predicted actions, averaged over real steps, and what is worth logging."""
-        loss = mean_of_real_steps(self.actions.loss(self.predict(self._with_noise(batch)), batch.actions), batch)
+        prediction = self.predict(self._with_noise(batch))
+        loss = mean_of_real_steps(self.actions.loss(prediction, batch.actions, self.action_loss), batch)
         return loss, {"loss": loss.detach()}
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
@@ -100,16 +106,17 @@ class DecisionTransformer(nn.Module):
         """What an agent does after each gradient step."""
 
     def predict(self, batch: Batch) -> Tensor:
-        """The action head's output [B, K, actions.size] at every step of the batch, each seeing only its past."""
+        """The action head's output [B, K, num_outputs] at every step of the batch, each seeing only its past."""
         returns, observations = self._normalize(batch.returns_to_go, batch.observations)
         if self.token_layout == "merged":
             tokens = [self._embed_step(returns, observations, batch.previous_actions, batch.timesteps)]
         else:
             tokens = [*self._embed_inputs(returns, observations, batch.timesteps)]
-            tokens.append(self._embed("action", self.actions.encode(batch.actions), batch.timesteps))
+            if self.previous_action:
+                tokens.append(self._embed("action", self.actions.encode(batch.actions), batch.timesteps))
         starts = None if batch.starts is None else _first_token_of(batch.starts, len(tokens))
         y, _ = self.backbone(torch.stack(tokens, dim=2).flatten(1, 2), starts=starts)
-        at_observation = 0 if self.token_layout == "merged" else len(tokens) - 2
+        at_observation = len(tokens) - 1 - self.action_tokens
         return self.head(y[:, at_observation :: len(tokens)])
 
     def _with_noise(self, batch: Batch) -> Batch:
@@ -150,7 +157,9 @@ class DecisionTransformer(nn.Module):
         one_token = self.token_layout == "merged" and self.embed_timestep is None
         if not one_token or self.acting_mode != "carried" or not can_fuse(self.backbone):
             return None
-        parts = [(self.observation_mean, self.observation_std), (torch.zeros(self.actions.size), torch.tensor(1.0))]
+        parts = [(self.observation_mean, self.observation_std)]
+        if self.previous_action:
+            parts.append((torch.zeros(self.actions.size), torch.tensor(1.0)))
         if self.condition_on_return:
             parts.insert(0, (torch.zeros(1), torch.tensor(self.return_scale)))
         center = torch.cat([center for center, _ in parts])
@@ -161,7 +170,8 @@ class DecisionTransformer(nn.Module):
     def _features(self, observations: np.ndarray) -> NDArray[np.float64]:
         """What a merged token is made of, returns and observations not normalised yet."""
         parts = [self._target[:, None]] if self.condition_on_return else []
-        return np.concatenate([*parts, observations, self.actions.features(self._previous_actions)], axis=1)
+        taken = [self.actions.features(self._previous_actions)] if self.previous_action else []
+        return np.concatenate([*parts, observations, *taken], axis=1)
 
     def _advance(self, tokens: list[Tensor]) -> Tensor:
         """The backbone's output [N, hidden_size] at the last of these new tokens, each [N, hidden_size]."""
@@ -176,7 +186,12 @@ class DecisionTransformer(nn.Module):
     @property
     def window_tokens(self) -> int:
         """Tokens in a full window that ends at an observation: its own action is not known yet."""
-        return self.context_length if self.token_layout == "merged" else self.context_length * len(self.embed) - 1
+        return self.context_length * len(self.embed) - self.action_tokens
+
+    @property
+    def action_tokens(self) -> int:
+        """Tokens of a step that come after its action was taken: one where actions have tokens of their own."""
+        return int(self.token_layout == "interleaved" and self.previous_action)
 
     def _acting_tokens(self, raw_observations: np.ndarray) -> list[Tensor]:
         """The tokens that this step adds to the context."""
@@ -199,8 +214,10 @@ class DecisionTransformer(nn.Module):
         returns, observations = self._normalize(returns_to_go, observations)
         if self.token_layout == "merged":
             return None, [self._embed_step(returns, observations, previous_actions, timesteps)]
-        taken = self._embed("action", self.actions.encode(previous_actions), (timesteps - 1).clamp(min=0))
-        return taken, list(self._embed_inputs(returns, observations, timesteps))
+        now = list(self._embed_inputs(returns, observations, timesteps))
+        if not self.previous_action:
+            return None, now
+        return self._embed("action", self.actions.encode(previous_actions), (timesteps - 1).clamp(min=0)), now
 
     # Tokens
 
@@ -210,9 +227,8 @@ class DecisionTransformer(nn.Module):
 
     def _embed_step(self, returns: Tensor, observations: Tensor, previous_actions: Tensor, timesteps: Tensor) -> Tensor:
         parts = [returns] if self.condition_on_return else []
-        return self._embed(
-            "step", torch.cat([*parts, observations, self.actions.encode(previous_actions)], -1), timesteps
-        )
+        taken = [self.actions.encode(previous_actions)] if self.previous_action else []
+        return self._embed("step", torch.cat([*parts, observations, *taken], -1), timesteps)
 
     def _embed_inputs(self, returns: Tensor, observations: Tensor, timesteps: Tensor) -> Sequence[Tensor]:
         parts = {"return_to_go": returns} if self.condition_on_return else {}

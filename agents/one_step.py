@@ -106,5 +106,4 @@ class OneStepPolicy(nn.Module):
         actions: Any = self.agent.actions
         if not isinstance(actions, ContinuousActions):
             return prediction.argmax(-1)
-        squashed = torch.where(actions.bounded, torch.tanh(prediction), prediction)
-        return actions.center + actions.half_range * squashed
+        return actions.center + actions.half_range * actions.squash(prediction)

@@ -6,8 +6,9 @@ The policy's loss is behaviour cloning minus eta times the value of what it does
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,15 +18,19 @@ from agents.decision_transformer import DecisionTransformer, mean_of_real_steps
 from agents.windows import Batch
 from minrnn import Backbone
 
+Bootstrap = Literal["recorded", "policy"]
 SMALLEST_SIZE = 0.01  # of values, in return_scale: while less is known of them they do not count in full
 
 
 class ValueGuided(DecisionTransformer):
-    """A DecisionTransformer for continuous actions with critics beside it; they teach it, and do not act.
+    """A DecisionTransformer for continuous actions with critics beside it; they teach it, and choose among
+    its actions where they are given a choice.
 
     eta: weight of the value, in which 1 is the size of a usual value. advantage_weight: recorded actions count
-    exp(advantage_weight * advantage) as much (at most 100 times), 0 for all alike. The other keywords are those of
-    Critics and of DecisionTransformer.
+    exp(advantage_weight * advantage) as much (at most 100 times), 0 for all alike. bootstrap: what the critics take to
+    follow a step, the `recorded` behaviour or the `policy`. candidate_returns: as many times the return asked for are
+    asked for at each step, and of the actions that they give the one with the highest value is taken; [1.0] for what
+    was asked alone. The other keywords are those of Critics and of DecisionTransformer.
     """
 
     def __init__(
@@ -39,6 +44,8 @@ class ValueGuided(DecisionTransformer):
         discount: float,
         trace: float,
         expectile: float,
+        bootstrap: Bootstrap = "recorded",
+        candidate_returns: Sequence[float] = (1.0,),
         observation_mean: Sequence[float],
         observation_std: Sequence[float],
         return_scale: float,
@@ -56,7 +63,12 @@ class ValueGuided(DecisionTransformer):
             raise ValueError("value guidance follows the gradient of a value by the action: actions must be continuous")
         if eta < 0 or advantage_weight < 0:
             raise ValueError(f"eta and advantage_weight must not be negative; got {eta} and {advantage_weight}")
-        self.eta, self.advantage_weight = eta, advantage_weight
+        if bootstrap not in get_args(Bootstrap):
+            raise ValueError(f"bootstrap must be one of {', '.join(get_args(Bootstrap))}; got {bootstrap!r}")
+        if not candidate_returns or (len(candidate_returns) > 1 and not self.condition_on_return):
+            raise ValueError(f"candidate_returns need an agent that is asked for a return; got {candidate_returns}")
+        self.eta, self.advantage_weight, self.bootstrap = eta, advantage_weight, bootstrap
+        self.candidate_returns = np.asarray(candidate_returns, np.float64)
         self.critics = Critics(
             len(observation_mean),
             actions.size,
@@ -72,11 +84,17 @@ class ValueGuided(DecisionTransformer):
         prediction = self.predict(self._with_noise(batch))
         _, observations = self._normalize(batch.returns_to_go, batch.observations)
         recorded = self.actions.encode(batch.actions)
-        error = self.actions.loss(prediction, batch.actions)
+        error = self.actions.loss(prediction, batch.actions, self.action_loss)
+        ours = self.actions.squash(prediction)
         critic_loss, metrics = self.critics.loss(
-            observations, recorded, batch.rewards / self.return_scale, batch.terminated, batch.valid_mask
+            observations,
+            recorded,
+            batch.rewards / self.return_scale,
+            batch.terminated,
+            batch.valid_mask,
+            ours.detach() if self.bootstrap == "policy" else None,
         )
-        value = self.critics.value_of(observations, self.actions.squash(prediction))
+        value = self.critics.value_of(observations, ours)
         size = mean_of_real_steps(value.detach().abs(), batch).clamp(min=SMALLEST_SIZE)
         weight = self._weight(observations, recorded, size) if self.advantage_weight else 1.0
         cloning = mean_of_real_steps(weight * error, batch)
@@ -91,6 +109,30 @@ class ValueGuided(DecisionTransformer):
 
     def after_update(self) -> None:
         self.critics.follow()
+
+    # Acting: each environment is as many rows as there are candidates, which share what happens in it.
+
+    def reset(self, num_envs: int, target_return: float) -> None:
+        super().reset(num_envs * len(self.candidate_returns), target_return)
+        self._target *= np.tile(self.candidate_returns, num_envs)
+
+    @torch.inference_mode()
+    def act(self, observations: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+        num_candidates = len(self.candidate_returns)
+        if num_candidates == 1:
+            return super().act(observations, rewards)
+        actions = super().act(np.repeat(observations, num_candidates, 0), np.repeat(rewards, num_candidates, 0))
+        values = self._values(observations, actions.reshape(len(observations), num_candidates, -1))
+        chosen = actions.reshape(*values.shape, -1)[np.arange(len(values)), values.argmax(1)]
+        self._previous_actions = np.repeat(chosen, num_candidates, 0)
+        return chosen
+
+    def _values(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Of actions [N, candidates, size] at observations [N, obs_dim]: [N, candidates]."""
+        raw, taken = (torch.as_tensor(x, dtype=torch.float32, device=self.device) for x in (observations, actions))
+        _, normalised = self._normalize(torch.zeros(len(raw), device=self.device), raw)
+        repeated = normalised[:, None].expand(-1, taken.shape[1], -1)
+        return self.critics.value_of(repeated, self.actions.encode(taken)).cpu().numpy()
 
     @torch.no_grad()
     def _weight(self, observations: Tensor, recorded: Tensor, size: Tensor) -> Tensor:

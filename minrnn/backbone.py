@@ -15,6 +15,7 @@ from minrnn.linear import Linear
 from minrnn.mamba import Mamba
 from minrnn.min_gru import MinGRU
 from minrnn.min_lstm import MinLSTM
+from minrnn.mlp import MLP
 from minrnn.recurrent import GRU, LSTM
 from minrnn.s4d import S4D
 
@@ -44,6 +45,7 @@ MIXERS: dict[str, type[nn.Module]] = {
     "mamba": Mamba,
     "min_gru": MinGRU,
     "min_lstm": MinLSTM,
+    "mlp": MLP,
     "s4d": S4D,
 }
 

@@ -61,7 +61,7 @@ def test_padding_changes_neither_loss_nor_gradient(backbone: str, layout: str, d
 def test_an_agent_that_averages_over_padding_is_noticed() -> None:
     class Careless(DecisionTransformer):
         def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-            return self.actions.loss(self.predict(batch), batch.actions).mean(), {}
+            return self.actions.error(self.predict(batch), batch.actions).mean(), {}
 
     episodes = recorded()
     agent = new_agent(episodes)
@@ -105,6 +105,33 @@ def test_carried_acting_gives_what_training_computes_for_the_whole_episode(
     for index in range(len(episodes)):
         expected = predicted[index, : episodes.lengths[index]]
         np.testing.assert_allclose(act_through(agent, episodes[index]), expected, atol=1e-5)
+
+
+@each_layout
+@pytest.mark.parametrize("mode", ["carried", "window"])
+@pytest.mark.parametrize("settings", [{"action_loss": "likelihood"}, {"previous_action": False}], ids=str)
+def test_acting_gives_what_training_computes_however_actions_are_learnt(
+    settings: dict[str, Any], mode: str, layout: str
+) -> None:
+    episodes = recorded((7, 1, 12))
+    agent = new_agent(episodes, token_layout=layout, acting_mode=mode, context_length=12, **settings).eval()
+    with torch.no_grad():
+        predicted = agent.actions.decide(agent.predict(whole_episodes(episodes)).numpy())
+    for index, length in enumerate(episodes.lengths):
+        np.testing.assert_allclose(act_through(agent, episodes[index]), predicted[index, :length], atol=1e-5)
+
+
+@each_layout
+@pytest.mark.parametrize("sees", [True, False])
+def test_an_agent_sees_what_it_did_last_or_does_not(sees: bool, layout: str) -> None:
+    agent = new_agent(recorded(), token_layout=layout, previous_action=sees).eval()
+    answers = []
+    for action in (0.0, 1.5):
+        agent.reset(1, 5.0)
+        agent.act(np.ones((1, 4)), np.zeros(1))
+        agent._previous_actions = np.full((1, 2), action, np.float32)
+        answers.append(agent.act(np.ones((1, 4)), np.zeros(1)))
+    assert np.allclose(*answers) is not sees
 
 
 @each_layout
@@ -183,14 +210,46 @@ def test_actions_stay_within_bounds_that_are_neither_symmetric_nor_alike() -> No
     decided = actions.decide(np.array([[-1e3, 1e3, 1e3], [0.0, 0.0, 0.0]], np.float32))
     assert decided.tolist() == [[0.0, -1.0, 1e3], [5.0, -2.0, 0.0]]
     assert actions.encode(torch.tensor([10.0, -3.0, 7.0])).tolist() == [1.0, -1.0, 7.0]
-    assert float(actions.loss(torch.tensor([-1e3, 1e3, 7.0]), torch.tensor([0.0, -1.0, 7.0]))) == 0.0
+    assert float(actions.error(torch.tensor([-1e3, 1e3, 7.0]), torch.tensor([0.0, -1.0, 7.0]))) == 0.0
+
+
+@pytest.mark.parametrize("loss", ["squared", "absolute", "likelihood"])
+def test_each_loss_learns_what_it_says_of_noisy_actions(loss: Any) -> None:
+    """Of tanh(N(1.2, 0.8)) in bounds of 0 to 10: the mean, the median, which is what was meant, and the spread."""
+    torch.manual_seed(0)
+    actions = ContinuousActions([0.0], [10.0])
+    meant, spread = 1.2, 0.8
+    noisy = torch.tanh(meant + spread * torch.randn(20_000, 1))
+    prediction = torch.zeros(actions.num_outputs(loss), requires_grad=True)
+    optimizer = torch.optim.Adam([prediction], lr=0.05)
+    for _ in range(400):
+        optimizer.zero_grad()
+        actions.loss(prediction.expand(len(noisy), -1), 5 + 5 * noisy, loss).mean().backward()
+        optimizer.step()
+    decided = actions.decide(prediction.detach().numpy())
+    expected = float(noisy.mean()) if loss == "squared" else np.tanh(meant)
+    assert decided == pytest.approx(5 + 5 * expected, abs=0.1)
+    assert abs(float(noisy.mean()) - np.tanh(meant)) > 0.05  # so that the two are told apart
+    if loss == "likelihood":
+        assert prediction[1].exp().item() == pytest.approx(spread, rel=0.05)
+
+
+def test_the_likelihood_of_actions_at_or_beyond_a_bound_or_without_bounds_is_finite() -> None:
+    actions = ContinuousActions([-1.0, None], [1.0, None])
+    prediction = torch.zeros(3, 4, requires_grad=True)
+    loss = actions.loss(prediction, torch.tensor([[1.0, 1e3], [-1.0, -1e3], [5.0, 0.0]]), "likelihood")
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert prediction.grad is not None
+    assert torch.isfinite(prediction.grad).all()
+    np.testing.assert_array_equal(actions.decide(np.array([[0.5, 7.0, 9.0, 9.0]]))[0], [np.tanh(0.5), 7.0])
 
 
 def test_discrete_actions_are_one_hot_and_the_likeliest_is_taken() -> None:
     actions = DiscreteActions(3)
     assert actions.encode(torch.tensor([-1, 2])).tolist() == [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     assert actions.decide(np.array([[0.0, 2.0, 1.0]], np.float32)).tolist() == [1]
-    assert float(actions.loss(torch.zeros(1, 3), torch.tensor([1]))) == pytest.approx(np.log(3))
+    assert float(actions.error(torch.zeros(1, 3), torch.tensor([1]))) == pytest.approx(np.log(3))
 
 
 def test_without_conditioning_the_return_asked_for_makes_no_difference() -> None:

@@ -101,6 +101,26 @@ def test_padding_never_changes_the_loss() -> None:
     assert break_of_padding(guided(episodes, advantage_weight=1.0), whole_episodes(episodes)) < 1e-5
 
 
+def test_targets_may_go_on_as_the_policy_would() -> None:
+    """Of a policy that always acts alike: the lower slow Q of that action, disturbed a little, is what lies ahead."""
+    torch.manual_seed(0)
+    model = critics(trace=0.0)
+    for network in model.slow_q:
+        torch.nn.init.normal_(network[-1].weight)
+    observations, actions, rewards = torch.randn(3, 4, 4), torch.rand(3, 4, 2) * 2 - 1, torch.randn(3, 4)
+    valid_mask, terminated = torch.ones(3, 4, dtype=torch.bool), torch.zeros(3, 4, dtype=torch.bool)
+    policy_actions = torch.full((3, 4, 2), 0.3)
+    seen = []
+    model._targets = lambda values, *rest: seen.append(values) or Critics._targets(model, values, *rest)  # type: ignore[method-assign, func-returns-value]
+    model.loss(observations, actions, rewards, terminated, valid_mask, policy_actions)
+    low, high = (model.value_of(observations, (policy_actions + at).clamp(-1, 1)) for at in (-0.5, 0.5))
+    undisturbed = model.value_of(observations, policy_actions)
+    assert not torch.equal(seen[0], undisturbed)  # TD3's noise
+    assert (seen[0] - undisturbed).abs().max() <= 2 * (high - low).abs().max()
+    model.loss(observations, actions, rewards, terminated, valid_mask)
+    torch.testing.assert_close(seen[1], model.v(observations).squeeze(-1).detach())
+
+
 def test_what_the_policy_gains_teaches_the_policy_alone() -> None:
     episodes = recorded()
     agent = guided(episodes)

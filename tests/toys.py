@@ -1,23 +1,20 @@
 """Small recorded data and agents that several test modules share."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from agents import DecisionTransformer, build_agent
 from agents.decision_transformer import observation_statistics
 from envs import Episode, Episodes, Source
 
+# Every mixer there is, with the keywords that its yaml has.
 BACKBONES: dict[str, dict[str, Any]] = {
-    "aaren": {"num_heads": 2, "expansion": 1.0},
-    "attention": {"num_heads": 2, "rotary": True, "window": None},
-    "gru": {"expansion": 1.0},
-    "lstm": {"expansion": 1.0},
-    "mamba": {"expansion": 1.0, "state_size": 4, "conv_width": 3},
-    "min_gru": {"expansion": 1.5, "positive": False, "memory_length": None},
-    "min_lstm": {"expansion": 1.5, "positive": False, "memory_length": None},
-    "s4d": {"state_size": 4},
+    path.stem: yaml.safe_load(path.read_text())["mixer"]
+    for path in (Path(__file__).parents[1] / "configs" / "backbone").glob("[!_]*.yaml")
 }
 
 
