@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,39 +44,45 @@ RUNGS: dict[str, Rung] = {
     "attention, windows of 20": Rung(
         "backbone=attention agent.context_length=20 train.batch_size=62 agent.acting_mode=window", "baseline"
     ),
-    # Training
-    "half the learning rate": Rung("optimizer.learning_rate=0.0005", "not kept"),
-    "twice the learning rate": Rung("optimizer.learning_rate=0.002"),
-    "cosine schedule": Rung("optimizer.schedule=cosine", "not kept"),
-    "dropout 0.2": Rung("backbone.dropout=0.2", "not kept"),
-    "average of 0.999": Rung("optimizer.ema_decay=0.999", "not kept"),
-    "weight decay 0.05": Rung("optimizer.weight_decay=0.05", "not kept"),
+    "IQL, 10,000 steps of 256 pairs": Rung("experiment=iql train.num_steps=10000", "baseline"),
+    "TD3+BC, 10,000 steps of 256 pairs": Rung("experiment=td3_bc train.num_steps=10000", "baseline"),
+    # What is learnt of an action
+    "absolute error": Rung("agent.action_loss=absolute"),
+    "likelihood, with a spread": Rung("agent.action_loss=likelihood"),
+    # What the agent sees
+    "not its last action": Rung("agent.previous_action=false"),
+    "no memory": Rung("backbone=mlp"),
+    "no memory, not its last action": Rung("backbone=mlp agent.previous_action=false"),
     "noise of 0.05 on observations": Rung("agent.observation_noise=0.05"),
-    "noise of 0.2 on observations": Rung("agent.observation_noise=0.2"),
-    "all of the demo's": Rung(
-        "optimizer.learning_rate=0.0005 optimizer.schedule=cosine optimizer.weight_decay=0.05 "
-        "optimizer.ema_decay=0.999 backbone.dropout=0.2"
-    ),
-    # Context and architecture
     "windows of 20": Rung("agent.context_length=20 train.batch_size=62"),
     "windows of 200": Rung("agent.context_length=200 train.batch_size=6"),
     "packed rows of 200, memories to 200": Rung(
         "agent.context_length=200 train.batch_size=6 train.packed=true backbone.mixer.memory_length=200"
     ),
-    "memories to 50": Rung("backbone.mixer.memory_length=50"),
+    "interleaved tokens": Rung("agent.token_layout=interleaved"),
+    # Which episodes count
+    "better returns more often": Rung("train.return_weight=1"),
+    "best half of the episodes": Rung("train.top_fraction=0.5"),
+    # Architecture
     "causal convolution of 4": Rung("backbone.conv_width=4"),
     "width 128": Rung("backbone.hidden_size=128"),
-    "interleaved tokens": Rung("agent.token_layout=interleaved"),
-    "acting from windows": Rung("agent.acting_mode=window"),
-    # Conditioning
+    "memories to 50": Rung("backbone.mixer.memory_length=50"),
+    # Training
+    "half the learning rate": Rung("optimizer.learning_rate=0.0005"),
+    "twice the learning rate": Rung("optimizer.learning_rate=0.002"),
+    "cosine schedule": Rung("optimizer.schedule=cosine"),
+    "dropout 0.2": Rung("backbone.dropout=0.2"),
+    "average of 0.999": Rung("optimizer.ema_decay=0.999"),
+    "weight decay 0.05": Rung("optimizer.weight_decay=0.05"),
     "half the return scale": Rung("task.return_scale=500"),
-    "best half of the episodes": Rung("train.top_fraction=0.5"),
     # Value guidance
     "value guided, eta 0.3": Rung("agent=value_guided agent.eta=0.3"),
     "value guided, eta 1": Rung("agent=value_guided agent.eta=1"),
-    "value guided, eta 2.5": Rung("agent=value_guided agent.eta=2.5"),
+    "value guided, eta 1, values of the policy": Rung("agent=value_guided agent.eta=1 agent.bootstrap=policy"),
+    "value guided, eta 1, three candidate returns": Rung(
+        "agent=value_guided agent.eta=1 agent.candidate_returns=[0.7,1.0,1.3]"
+    ),
     "weighed by advantage, 50": Rung("agent=value_guided agent.eta=0 agent.advantage_weight=50"),
-    "weighed by advantage, 200": Rung("agent=value_guided agent.eta=0 agent.advantage_weight=200"),
 }
 
 
@@ -149,9 +155,24 @@ def write_page(sets: Sequence[str], seeds: Sequence[int], runs: Path) -> str:
         "",
         machine(1),
         "",
-        *(f"| {' | '.join(line)} |" for line in (headings, ["---"] * len(headings), *rows(sets, seeds, runs))),
+        *table(headings, rows(sets, seeds, runs)),
+        "",
+        "## Every run",
+        "",
+        *table(["rung", *(f"{name}, {seed}" for name in sets for seed in seeds)], every_run(sets, seeds, runs)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(line)} |" for line in (headings, ["---"] * len(headings), *lines)]
+
+
+def every_run(sets: Sequence[str], seeds: Sequence[int], runs: Path) -> Iterator[list[str]]:
+    for rung in RUNGS:
+        scores = matrix(rung, sets, seeds, runs)
+        if not np.isnan(scores).all():
+            yield [rung, *("" if np.isnan(score) else f"{score:.1f}" for score in scores.T.ravel())]
 
 
 def rows(sets: Sequence[str], seeds: Sequence[int], runs: Path) -> Iterator[list[str]]:

@@ -11,12 +11,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
+
+from minrnn import scan
 
 # Tests run side by side: processes that each use every core are many times slower than processes with one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-torch.set_num_threads(1)
+scan.set_num_threads(1)
 
 WriteD4RL = Callable[..., Path]
 FAULTS = pytest.StashKey[dict[str, dict[str, list[tuple[str, int]]]]]()  # case -> test -> (outcome, inputs tried)
