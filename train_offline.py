@@ -68,7 +68,7 @@ def train_offline(config: dict[str, Any], run: RunDirectory, ranks: Ranks) -> di
         if run.writes:
             log.write_results(config, results)
             log.write_figure("learning_curve", draw_learning_curve(run.path, results), config["train"]["num_steps"])
-    run.finish(results)
+        run.finish(results)
     return results
 
 

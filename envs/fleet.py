@@ -122,7 +122,8 @@ class RemotePart:
         context = multiprocessing.get_context("spawn")  # forking a process with threads in it may lock up
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, *self._arguments), daemon=True)
-        self._process.start()
+        with deaf_to_signals():
+            self._process.start()
         theirs.close()
         self._failure: str | None = None
         self._last = self._answer()
@@ -178,9 +179,27 @@ class RemotePart:
         self._process.join()
 
 
+@contextmanager
+def deaf_to_signals() -> Iterator[None]:
+    """Processes that are started inside hear no signal but SIGKILL: whoever started them decides when they end.
+
+    A launcher that warns or ends a run sends its signal to all of its processes.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+    )
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(connection: Any, make_env: MakeEnv, num_envs: int, step_timeout: float) -> None:
     """The loop of a worker process. Its first answer says that it has started."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it decides when it ends
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems without signal masks
     try:
         part = LocalPart(make_env, num_envs, step_timeout)
         shape = part._envs.observation_space.shape or ()

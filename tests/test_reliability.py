@@ -36,8 +36,8 @@ LONG = [
 WHEN_NOT_TOLD = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
 
 
-def start(run_dir: Path, *overrides: str, before: str = "") -> subprocess.Popen[str]:
-    """The run as a process of its own; `before` is code that it executes first."""
+def start(run_dir: Path, *overrides: str, before: str = "", alone: bool = False) -> subprocess.Popen[str]:
+    """The run as a process of its own; `before` is code that it executes first. alone: in a group of its own."""
     code = (
         f"import sys; sys.path[:0] = [{str(ROOT)!r}]\n{before}\nimport train_offline\ntrain_offline.main(sys.argv[1:])"
     )
@@ -47,6 +47,7 @@ def start(run_dir: Path, *overrides: str, before: str = "") -> subprocess.Popen[
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=alone,
     )
 
 
@@ -117,8 +118,28 @@ def test_a_run_told_to_save_saves_and_goes_on(tmp_path: Path, undisturbed: tuple
     assert outcome(tmp_path / "run")[1:] == undisturbed[1:]
 
 
+@pytest.mark.fault("a signal to every process of a run: those of its environments leave it to the run")
+def test_processes_of_environments_leave_signals_to_the_run(tmp_path: Path) -> None:
+    words = ["train.num_steps=3", "train.evaluate_every=1", "evaluate.num_workers=2", "evaluate.num_envs=2"]
+    words += ["evaluate.num_episodes=2", "evaluate.num_curve_episodes=2"]
+    process = start(tmp_path / "run", *words, alone=True)
+    log = tmp_path / "run" / "metrics.jsonl"
+    while process.poll() is None and not (log.exists() and '"step": 3, "score' in log.read_text()):
+        if log.exists():  # it listens
+            os.killpg(process.pid, signal.SIGUSR1)
+        time.sleep(0.05)
+    said, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, said
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["failures"] == []
+    assert len(results["returns"]) == 2
+    scores = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["step"] for row in scores if "score/return_mean" in row] == [1, 2, 3]
+
+
 @pytest.mark.fault("a second signal: ends at once, but never tears a save")
-def test_a_second_signal_ends_at_once_but_not_within_a_save(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_second_signal_ends_at_once_but_not_within_a_save(tmp_path: Path, name: str) -> None:
     slow_save = """
 import agents.checkpoint, time, sys
 whole = agents.checkpoint._write_synced
@@ -132,10 +153,10 @@ agents.checkpoint._write_synced = slow
         if "SAVING" in line:
             break
     for _ in range(2):
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(getattr(signal, name))
         time.sleep(0.1)
     said, _ = process.communicate(timeout=30)
-    assert process.returncode == 128 + signal.SIGTERM, said
+    assert process.returncode == 128 + getattr(signal, name), said
     files, damaged = newest_whole_checkpoint(tmp_path / "run")
     assert files is not None
     assert damaged == []
