@@ -16,7 +16,7 @@ train: .venv/.ready ## train an agent: make train ARGS="task=hopper_demo backbon
 test: .venv/.ready ## the tests that run on every change
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-test-slow: .venv/.ray ## the tests that take minutes
+test-slow: .venv/.slow ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)
 
 check: .venv/.ready ## formatting, lint, types and tests
@@ -44,9 +44,9 @@ clean: ## remove what make and the tests made, the environment included; runs/ s
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# The plugin's own dependencies are those of AWS, which no test needs.
-.venv/.ray: .venv/.ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt ray
+# What the slow tests run beside the fast ones' needs. The Ray plugin's own dependencies are AWS's, which no test needs.
+.venv/.slow: .venv/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[collect,minigrid,robotics,video]' ray
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps hydra-ray-launcher
 	@touch $@
 
