@@ -19,7 +19,7 @@ html_theme = "furo"
 html_title = "minRNN-RL"
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
-autodoc_typehints = "none"  # signatures hold them
+autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 default_role = "code"  # docstrings quote code in single backticks
 
