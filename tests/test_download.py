@@ -69,6 +69,20 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
 
 
+@pytest.mark.fault("no network: what was downloaded before opens")
+def test_what_was_downloaded_opens_without_a_network(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fetch(FILE, tmp_path)
+    asked = len(server.asked)
+    monkeypatch.setattr("envs.download.HOST", "http://127.0.0.1:9/")
+    assert fetch(FILE, tmp_path) == whole
+    assert len(server.asked) == asked
+    whole.unlink()
+    with pytest.raises(DataError, match="hopper-toy-v2"):  # and what was not says what it wanted
+        fetch(FILE, tmp_path)
+
+
 def test_a_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
     for _ in range(2):
         path = fetch(FILE, tmp_path / "new")

@@ -208,3 +208,15 @@ def test_a_directory_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "refused").mkdir()
     with FileLock(tmp_path / "refused" / "run.lock"):
         assert "another run is live" in refused(tmp_path, capsys)
+
+
+@pytest.mark.fault("a GPU that is asked for and not there")
+def test_a_device_that_is_not_there_is_said_with_those_that_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as exit_:
+        train_offline.main([*SMALL, f"run_dir={tmp_path / 'run'}", "device=cuda:1"])
+    assert exit_.value.code == 1
+    assert "device=cuda:1 is not there; this machine and this build of torch offer cpu" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.json").exists()
