@@ -1,6 +1,7 @@
 """What a gradient step changes: the agent, its optimizer, and the running average of its weights that acts."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -68,7 +69,9 @@ class Learner:
             )
         self._loss: Any = _Loss(agent)
         if self.ranks.size > 1:
-            self._loss = DistributedDataParallel(self._loss, broadcast_buffers=False)
+            with warnings.catch_warnings():  # torch 2.13 renames the keyword, and older ones know no other
+                warnings.simplefilter("ignore", FutureWarning)
+                self._loss = DistributedDataParallel(self._loss, broadcast_buffers=False)
         if compile:
             self._loss = torch.compile(self._loss)
 
