@@ -31,13 +31,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 OBS_DIM, ACTION_DIM, STEPS = 11, 3, 200
 TASK = Task(None, {}, False, None, 3000.0, 1000, {"low": [-1.0] * ACTION_DIM, "high": [1.0] * ACTION_DIM}, {})
 Recorded = tuple[np.ndarray, np.ndarray]
+# What attention carries is the past itself, with a place for every step of an episode: two ways to carry less.
+SHORTER: dict[str, dict[str, Any]] = {
+    "attention, the last 100 steps": {"window": 100},
+    "attention, windows of 50 anew": {"acting_mode": "window"},
+}
 
 
 def main() -> None:
     chosen = arguments(__doc__, rounds=10, run_dir="", episodes=20, hertz=100.0, seconds=30.0)
     rng = np.random.default_rng(0)
     fed = rng.standard_normal((STEPS, 1, OBS_DIM)).astype(np.float32), np.zeros((STEPS, 1), np.float32)
-    rows = [row_of(name, fed, chosen.rounds) for name in sorted(MIXERS)]
+    rows = [row_of(name, name, {}, fed, chosen.rounds) for name in sorted(MIXERS)]
+    rows += [row_of(label, "attention", changes, fed, chosen.rounds) for label, changes in SHORTER.items()]
     notes = [
         f"A decision for one environment, three layers of width 64 at equal parameters, the mean over an episode's "
         f"first {STEPS} steps. Difference: the largest of an action over 1,000 steps that the exported policy and the "
@@ -51,7 +57,7 @@ def main() -> None:
     report("exported", rows, chosen, note="\n\n".join(notes))
 
 
-def new_agent(backbone: str) -> DecisionTransformer:
+def new_agent(backbone: str, *, acting_mode: str = "carried", **mixer: Any) -> DecisionTransformer:
     torch.manual_seed(0)
     settings = {
         "observation_mean": [0.0] * OBS_DIM,
@@ -61,15 +67,16 @@ def new_agent(backbone: str) -> DecisionTransformer:
         "token_layout": "merged",
         "condition_on_return": True,
         "max_timesteps": None,
-        "acting_mode": "carried",
+        "acting_mode": acting_mode,
     }
     backbone_spec = settings_of(backbone)
+    backbone_spec["mixer"] = {**backbone_spec["mixer"], **mixer}
     spec = {"name": "decision_transformer", "backbone": backbone_spec, "actions": TASK.actions, "settings": settings}
     return build_agent(spec).eval()
 
 
-def row_of(backbone: str, fed: Recorded, rounds: int) -> dict[str, Any]:
-    agent = new_agent(backbone)
+def row_of(label: str, backbone: str, changes: dict[str, Any], fed: Recorded, rounds: int) -> dict[str, Any]:
+    agent = new_agent(backbone, **changes)
     exported = export(agent, TASK, format="onnx", num_envs=1, target_return=3000.0, checkpoint="last")
     times = alternate(
         {
@@ -81,7 +88,7 @@ def row_of(backbone: str, fed: Recorded, rounds: int) -> dict[str, Any]:
     )
     microseconds = {name: 1e3 * milliseconds(times, name) / STEPS for name in times}
     return {
-        "backbone": backbone,
+        "backbone": label,
         "eager torch, us": microseconds["eager"],
         "onnxruntime, us": microseconds["onnx"],
         "agent, us": microseconds["agent"],
