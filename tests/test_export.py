@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_value_guided import guided
 from toys import BACKBONES, new_agent, recorded
 
 import export
@@ -88,11 +89,20 @@ def test_every_backbone_acts_alike_once_exported(name: str, layout: str, mode: s
     assert largest_difference(agent, found, format, 3) < 1e-5
 
 
-@pytest.mark.parametrize("settings", [{"condition_on_return": False}, {"max_timesteps": 20}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"condition_on_return": False, "action_loss": "likelihood"}, {"max_timesteps": 20}, {"previous_action": False}],
+    ids=str,
+)
 def test_agents_of_every_kind_act_alike_once_exported(settings: dict[str, Any]) -> None:
     for episodes in (recorded(), recorded(discrete=True)):
         agent = new_agent(episodes, **settings)
         assert largest_difference(agent, exported(agent, num_envs=2), "onnx", 2) < 1e-5
+
+
+def test_an_agent_whose_critics_choose_is_not_exported() -> None:
+    with pytest.raises(ExportError, match="critics choose among several returns"):
+        exported(guided(recorded(), candidate_returns=[1.0, 2.0]))
 
 
 @pytest.mark.fault("an exported policy that acts otherwise than the agent")

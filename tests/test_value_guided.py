@@ -138,6 +138,29 @@ def test_what_the_policy_gains_teaches_the_policy_alone() -> None:
             assert same == name.startswith("critics."), name
 
 
+def test_of_several_returns_asked_for_the_action_of_the_highest_value_is_taken() -> None:
+    episodes = recorded()
+    agent = guided(episodes, candidate_returns=[0.5, 1.0, 2.0])
+    for network in agent.critics.slow_q:
+        torch.nn.init.normal_(network[-1].weight)
+    alone = guided(episodes)
+    rng = np.random.default_rng(0)
+    observations, rewards = rng.standard_normal((4, 4, 4)).astype(np.float32), np.zeros(4)
+    agent.reset(4, 10.0)
+    taken = [agent.act(step, rewards) for step in observations]
+    for row in range(4):  # each environment as three, which see what was done
+        acts = []
+        for share in (0.5, 1.0, 2.0):
+            alone.reset(1, 10.0 * share)
+            for step in range(4):
+                acts.append((step, alone.act(observations[step, row][None], np.zeros(1))[0]))
+                alone._previous_actions = taken[step][row][None]
+        for step in range(4):
+            offered = np.stack([action for at, action in acts if at == step])
+            values = agent._values(observations[step, row][None], offered[None])[0]
+            np.testing.assert_allclose(taken[step][row], offered[values.argmax()], atol=1e-6)
+
+
 def bandit(num_episodes: int = 400) -> Episodes:
     """One step each: any action from -2 to 2 was tried, and it earned most at 1."""
     rng = np.random.default_rng(0)
@@ -183,6 +206,8 @@ def test_guidance_finds_what_nobody_showed(guidance: dict[str, Any], better: boo
         ({"eta": -1.0}, "eta and advantage_weight must not be negative"),
         ({"discount": 1.5}, "discount must be between 0 and 1; got 1.5"),
         ({"eta": "high"}, "expected eta to be a number"),
+        ({"bootstrap": "nobody"}, "bootstrap must be one of recorded, policy; got 'nobody'"),
+        ({"candidate_returns": []}, "candidate_returns need an agent that is asked for a return"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], said: str) -> None:
