@@ -47,38 +47,40 @@ RUNGS: dict[str, Rung] = {
     "IQL, 10,000 steps of 256 pairs": Rung("experiment=iql train.num_steps=10000", "baseline"),
     "TD3+BC, 10,000 steps of 256 pairs": Rung("experiment=td3_bc train.num_steps=10000", "baseline"),
     # What is learnt of an action
-    "absolute error": Rung("agent.action_loss=absolute"),
-    "likelihood, with a spread": Rung("agent.action_loss=likelihood"),
+    "absolute error": Rung("agent.action_loss=absolute", "an option"),
+    "likelihood, with a spread": Rung("agent.action_loss=likelihood", "an option"),
     # What the agent sees
-    "not its last action": Rung("agent.previous_action=false"),
-    "no memory": Rung("backbone=mlp"),
+    "not its last action": Rung("agent.previous_action=false", "an option"),
+    "no memory": Rung("backbone=mlp", "baseline"),
     "no memory, not its last action": Rung("backbone=mlp agent.previous_action=false"),
     "noise of 0.05 on observations": Rung("agent.observation_noise=0.05"),
-    "windows of 20": Rung("agent.context_length=20 train.batch_size=62"),
+    "windows of 20": Rung("agent.context_length=20 train.batch_size=62", "not kept"),
     "windows of 200": Rung("agent.context_length=200 train.batch_size=6"),
     "packed rows of 200, memories to 200": Rung(
         "agent.context_length=200 train.batch_size=6 train.packed=true backbone.mixer.memory_length=200"
     ),
     "interleaved tokens": Rung("agent.token_layout=interleaved"),
     # Which episodes count
-    "better returns more often": Rung("train.return_weight=1"),
+    "better returns more often": Rung("train.return_weight=1", "not kept"),
     "best half of the episodes": Rung("train.top_fraction=0.5"),
     # Architecture
-    "causal convolution of 4": Rung("backbone.conv_width=4"),
+    "causal convolution of 4": Rung("backbone.conv_width=4", "not kept"),
     "width 128": Rung("backbone.hidden_size=128"),
     "memories to 50": Rung("backbone.mixer.memory_length=50"),
     # Training
     "half the learning rate": Rung("optimizer.learning_rate=0.0005"),
-    "twice the learning rate": Rung("optimizer.learning_rate=0.002"),
+    "twice the learning rate": Rung("optimizer.learning_rate=0.002", "not kept"),
     "cosine schedule": Rung("optimizer.schedule=cosine"),
     "dropout 0.2": Rung("backbone.dropout=0.2"),
     "average of 0.999": Rung("optimizer.ema_decay=0.999"),
     "weight decay 0.05": Rung("optimizer.weight_decay=0.05"),
     "half the return scale": Rung("task.return_scale=500"),
     # Value guidance
-    "value guided, eta 0.3": Rung("agent=value_guided agent.eta=0.3"),
-    "value guided, eta 1": Rung("agent=value_guided agent.eta=1"),
-    "value guided, eta 1, values of the policy": Rung("agent=value_guided agent.eta=1 agent.bootstrap=policy"),
+    "value guided, eta 0.3": Rung("agent=value_guided agent.eta=0.3", "not kept"),
+    "value guided, eta 1": Rung("agent=value_guided agent.eta=1", "not kept"),
+    "value guided, eta 1, values of the policy": Rung(
+        "agent=value_guided agent.eta=1 agent.bootstrap=policy", "not kept"
+    ),
     "value guided, eta 1, three candidate returns": Rung(
         "agent=value_guided agent.eta=1 agent.candidate_returns=[0.7,1.0,1.3]"
     ),
