@@ -44,17 +44,19 @@ class Critics(nn.Module):
         terminated: Tensor,
         valid_mask: Tensor,
         policy_actions: Tensor | None = None,
+        starts: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What V and both Qs have still to learn, and what is worth logging. terminated, valid_mask: bool [B, K].
 
         policy_actions: what the policy does at these steps, for targets that go on as the policy would; None for V's.
+        starts: bool [B, K], where another episode begins within a row; None where none does.
         """
         pairs = torch.cat([observations, actions], -1)
         values = self.v(observations).squeeze(-1)
         with torch.no_grad():
             slow_values = _lowest(self.slow_q, pairs)
             ahead = values if policy_actions is None else self.value_of(observations, _disturbed(policy_actions))
-            targets, known = self._targets(ahead, rewards, terminated, valid_mask)
+            targets, known = self._targets(ahead, rewards, terminated, valid_mask, starts)
         missing = slow_values - values
         weights = torch.where(missing > 0, self.expectile, 1 - self.expectile)
         v_loss = _mean(weights * missing.square(), valid_mask)
@@ -72,11 +74,11 @@ class Critics(nn.Module):
             slow.lerp_(fast, share)
 
     def _targets(
-        self, values: Tensor, rewards: Tensor, terminated: Tensor, valid_mask: Tensor
+        self, values: Tensor, rewards: Tensor, terminated: Tensor, valid_mask: Tensor, starts: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """What each Q should be, and where that is known: not where the step after is neither there nor an end."""
         followed = torch.zeros_like(valid_mask)
-        followed[:, :-1] = valid_mask[:, 1:]
+        followed[:, :-1] = valid_mask[:, 1:] if starts is None else valid_mask[:, 1:] & ~starts[:, 1:]
         targets, later = torch.empty_like(rewards), torch.zeros_like(rewards[:, 0])
         for step in reversed(range(rewards.shape[1])):
             next_value = values[:, min(step + 1, rewards.shape[1] - 1)]

@@ -23,8 +23,7 @@ SMALLEST_SIZE = 0.01  # of values, in return_scale: while less is known of them 
 
 
 class ValueGuided(DecisionTransformer):
-    """A DecisionTransformer for continuous actions with critics beside it; they teach it, and choose among
-    its actions where they are given a choice.
+    """A DecisionTransformer for continuous actions with critics that teach it, and choose where there is a choice.
 
     eta: weight of the value, in which 1 is the size of a usual value. advantage_weight: recorded actions count
     exp(advantage_weight * advantage) as much (at most 100 times), 0 for all alike. bootstrap: what the critics take to
@@ -93,6 +92,7 @@ class ValueGuided(DecisionTransformer):
             batch.terminated,
             batch.valid_mask,
             ours.detach() if self.bootstrap == "policy" else None,
+            batch.starts,
         )
         value = self.critics.value_of(observations, ours)
         size = mean_of_real_steps(value.detach().abs(), batch).clamp(min=SMALLEST_SIZE)

@@ -75,6 +75,23 @@ def test_targets_are_lambda_returns(trace: float) -> None:
                 assert found[row, step].item() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("terminated", [True, False])
+def test_episodes_that_share_a_row_do_not_earn_for_each_other(terminated: bool) -> None:
+    rng = np.random.default_rng(0)
+    values, rewards = (torch.from_numpy(rng.standard_normal((1, 7)).astype(np.float32)) for _ in range(2))
+    everywhere, ends, starts = (
+        torch.ones(1, 7, dtype=torch.bool),
+        torch.zeros(1, 7, dtype=torch.bool),
+        torch.zeros(1, 7),
+    )
+    ends[0, [2, 6]], starts[0, [0, 3]] = terminated, 1
+    found, known = critics()._targets(values, rewards, ends, everywhere, starts.bool())
+    for part in (slice(0, 3), slice(3, 7)):
+        alone, known_alone = critics()._targets(values[:, part], rewards[:, part], ends[:, part], everywhere[:, part])
+        assert torch.equal(known[:, part], known_alone)
+        torch.testing.assert_close(found[:, part][known_alone], alone[known_alone])
+
+
 def test_values_are_learnt_up_to_an_expectile() -> None:
     """One observation, actions that earn 0 or 1 at once: V is their expectile, Q tells them apart."""
     torch.manual_seed(0)
