@@ -58,7 +58,7 @@ def test_a_pickle_in_a_checkpoint_is_refused(tmp_path: Path, mark: Path, name: s
     assert not mark.exists()
 
 
-@pytest.mark.fault("_target_ in a checkpoint")
+@pytest.mark.fault("`_target_` in a checkpoint")
 @pytest.mark.parametrize("where", ["", "backbone", "settings", "actions"])
 def test_a_target_in_a_description_is_never_called(tmp_path: Path, mark: Path, where: str) -> None:
     agent = new_agent(recorded())
@@ -114,7 +114,7 @@ def test_python_objects_in_yaml_are_refused(
     assert not mark.exists()
 
 
-@pytest.mark.fault("_target_ on the command line")
+@pytest.mark.fault("`_target_` on the command line")
 def test_a_target_in_an_override_is_refused(mark: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for override in ("backbone._target_=os.system", "+backbone._target_=os.system"):
         with pytest.raises(SystemExit):
