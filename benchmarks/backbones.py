@@ -34,6 +34,7 @@ NAMES = {
     "mamba": "Gu and Dao 2023",
     "aaren": "Feng et al. 2024b",
     "s4d": "Gu et al. 2022",
+    "mlp": "none: each step alone, a control",
 }
 
 

@@ -25,7 +25,7 @@ from measuring import machine
 from envs.scores import Estimate, estimate, interquartile_mean, paired_difference, probability_of_improvement
 
 ROOT = Path(__file__).resolve().parent.parent
-BACKBONES = ("min_gru", "min_lstm", "gru", "lstm", "attention", "mamba", "aaren", "s4d")
+BACKBONES = ("min_gru", "min_lstm", "gru", "lstm", "attention", "mamba", "aaren", "s4d", "mlp")
 SETS = {  # name: (task, file, environment)
     "hopper demo": ("hopper_demo", None, None),
     "hopper medium": ("hopper", "hopper_medium-v2.hdf5", "Hopper-v5"),
