@@ -151,13 +151,14 @@ def build_learner(
     from agents.learner import Learner
 
     settings = dict(config["agent"])
-    name, timestep_embedding = settings.pop("name"), settings.pop("timestep_embedding")
+    spec = {"backbone": config["backbone"], "actions": task.actions, "settings": settings}
+    spec |= {key: settings.pop(key) for key in ("name", "num_members")}
+    timestep_embedding = settings.pop("timestep_embedding")
     if settings["acting_mode"] == "auto":
         settings["acting_mode"] = "carried"  # until the first checkpoint, when it is measured
     settings |= observation_statistics(episodes)
     settings["return_scale"] = config["task"]["return_scale"] or float(abs(episodes.returns).max()) or 1.0
     settings["max_timesteps"] = task.max_episode_steps if timestep_embedding else None
-    spec = {"name": name, "backbone": config["backbone"], "actions": task.actions, "settings": settings}
     torch.manual_seed(config["seed"])
     agent = build_agent(spec).to(device)
     sampler = WindowSampler(

@@ -9,12 +9,16 @@ from agents.decision_transformer import DecisionTransformer
 from agents.value_guided import ValueGuided
 from envs.patterns import mismatch
 from minrnn import MIXERS, Backbone
+from minrnn.ensemble import Ensemble
 
 AGENTS: dict[str, type[DecisionTransformer]] = {
     "decision_transformer": DecisionTransformer,
     "behavior_cloning": DecisionTransformer,
     "value_guided": ValueGuided,
 }
+
+
+MOST_MEMBERS = 64
 
 
 class AgentError(ValueError):
@@ -27,7 +31,8 @@ def build_agent(spec: dict[str, Any]) -> DecisionTransformer:
     """A new agent from its description, which is what agent.json holds.
 
     spec: name (a key of AGENTS), backbone (Backbone's keywords), actions ({low, high}, null where unbounded, or
-    {num_actions}) and settings (the agent's own keywords). Raises AgentError.
+    {num_actions}), settings (the agent's own keywords) and num_members, of an ensemble (1 if it is not there). Raises
+    AgentError.
     """
     for part in ("backbone", "actions", "settings"):
         if not isinstance(spec, dict) or not isinstance(spec.get(part), dict):
@@ -38,10 +43,15 @@ def build_agent(spec: dict[str, Any]) -> DecisionTransformer:
     _check_keywords(Backbone, spec["backbone"])
     if spec["backbone"].get("name") in MIXERS and isinstance(spec["backbone"].get("mixer"), dict):
         _check_keywords(MIXERS[spec["backbone"]["name"]], spec["backbone"]["mixer"])
+    num_members = spec.get("num_members", 1)
+    if type(num_members) is not int or not 1 <= num_members <= MOST_MEMBERS:
+        raise AgentError(f"an agent has 1 to {MOST_MEMBERS} members; got num_members = {num_members!r}")
     kind = ContinuousActions if "low" in spec["actions"] else DiscreteActions
     _check_keywords(kind, spec["actions"])
     try:
-        agent = AGENTS[spec["name"]](Backbone(**spec["backbone"]), kind(**spec["actions"]), **spec["settings"])
+        members = [Backbone(**spec["backbone"]) for _ in range(num_members)]
+        backbone = members[0] if num_members == 1 else Ensemble(members)
+        agent = AGENTS[spec["name"]](backbone, kind(**spec["actions"]), **spec["settings"])
     except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
         # what a keyword may be is checked where it is used
         raise AgentError(f"{spec['name']} cannot be built on {spec['backbone'].get('name')}: {error}") from error

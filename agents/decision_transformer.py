@@ -13,6 +13,7 @@ from agents.actions import ActionLoss, ContinuousActions, DiscreteActions
 from agents.windows import Batch
 from envs.episodes import Episodes
 from minrnn import Backbone
+from minrnn.ensemble import Ensemble, Heads, side_by_side
 from minrnn.linear import Linear
 from minrnn.stepping import FusedStep, can_fuse
 
@@ -32,13 +33,16 @@ class DecisionTransformer(nn.Module):
     step within the episode (later steps share the last row); None for no such embedding. observation_noise: standard
     deviation of the noise on observations while learning, in units of theirs. action_loss: what is learnt from a
     continuous action, see `agents.actions`. previous_action=False keeps the agent from seeing what it did.
+
+    An Ensemble for a backbone makes an ensemble of the agent: members that share nothing learn from the same batches,
+    each by its own loss, and act as one, by the mean of what they predict.
     """
 
     spec: dict[str, Any]
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Backbone | Ensemble,
         actions: ContinuousActions | DiscreteActions,
         *,
         observation_mean: Sequence[float],
@@ -80,7 +84,10 @@ class DecisionTransformer(nn.Module):
         else:
             self.embed = nn.ModuleDict({k: Linear(n, backbone.hidden_size) for k, n in sizes.items() if n})
         self.embed_timestep = nn.Embedding(max_timesteps, backbone.hidden_size) if max_timesteps else None
-        self.head = Linear(backbone.hidden_size, actions.num_outputs(action_loss))
+        num_outputs = actions.num_outputs(action_loss)
+        self.head: Any = Linear(backbone.hidden_size, num_outputs)
+        if backbone.num_members > 1:
+            self.head = Heads(backbone.num_members, backbone.hidden_size, num_outputs)
 
     def describe(self) -> dict[str, Any]:
         """The description that `build_agent` made this agent from, with the acting mode it has now."""
@@ -94,8 +101,7 @@ class DecisionTransformer(nn.Module):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The error of the predicted actions, averaged over real steps, and what is worth logging."""
-        prediction = self.predict(self._with_noise(batch))
-        loss = mean_of_real_steps(self.actions.loss(prediction, batch.actions, self.action_loss), batch)
+        loss = mean_of_real_steps(self.cloning_error(self.predict_each(self._with_noise(batch)), batch), batch)
         return loss, {"loss": loss.detach()}
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
@@ -105,8 +111,17 @@ class DecisionTransformer(nn.Module):
     def after_update(self) -> None:
         """What an agent does after each gradient step."""
 
+    def cloning_error(self, predictions: Tensor, batch: Batch) -> Tensor:
+        """What each step [B, K] has still to learn of its recorded action, mean over members."""
+        actions = batch.actions.unsqueeze(2).expand(-1, -1, predictions.shape[2], *batch.actions.shape[2:])
+        return self.actions.loss(predictions, actions, self.action_loss).mean(-1)
+
     def predict(self, batch: Batch) -> Tensor:
-        """The action head's output [B, K, num_outputs] at every step of the batch, each seeing only its past."""
+        """What the agent predicts [B, K, num_outputs] at every step of the batch, each seeing only its past."""
+        return self.predict_each(batch).mean(-2)
+
+    def predict_each(self, batch: Batch) -> Tensor:
+        """The members' action heads' outputs [B, K, members, num_outputs]."""
         returns, observations = self._normalize(batch.returns_to_go, batch.observations)
         if self.token_layout == "merged":
             tokens = [self._embed_step(returns, observations, batch.previous_actions, batch.timesteps)]
@@ -117,7 +132,15 @@ class DecisionTransformer(nn.Module):
         starts = None if batch.starts is None else _first_token_of(batch.starts, len(tokens))
         y, _ = self.backbone(torch.stack(tokens, dim=2).flatten(1, 2), starts=starts)
         at_observation = len(tokens) - 1 - self.action_tokens
-        return self.head(y[:, at_observation :: len(tokens)])
+        return self._heads(y[:, at_observation :: len(tokens)])
+
+    def conclude(self, features: Tensor) -> Tensor:
+        """The prediction [..., num_outputs] from the backbone's output [..., hidden_size]."""
+        return self._heads(features).mean(-2)
+
+    def _heads(self, features: Tensor) -> Tensor:
+        outputs: Tensor = self.head(features)
+        return outputs if self.backbone.num_members > 1 else outputs.unsqueeze(-2)
 
     def _with_noise(self, batch: Batch) -> Batch:
         if not (self.training and self.observation_noise):
@@ -138,34 +161,42 @@ class DecisionTransformer(nn.Module):
         self._timestep = 0
         self._target = np.full(num_envs, target_return, np.float64)
         self._previous_actions = self.actions.none(num_envs)
-        self._fused_step = self._fuse(num_envs)
+        self._fused_steps = self._fuse(num_envs)
 
     @torch.inference_mode()
     def act(self, observations: np.ndarray, rewards: np.ndarray) -> np.ndarray:
         """Actions for observations [N, obs_dim]; rewards [N] are those the last actions earned, zeros after reset."""
         self._target -= rewards
-        if self._fused_step is not None:
-            prediction = self._fused_step(self._features(observations))
+        if self._fused_steps:
+            features = self._features(observations)
+            predictions = [step(features) for step in self._fused_steps]
+            prediction = predictions[0] if len(predictions) == 1 else np.mean(predictions, axis=0)
         else:
-            prediction = self.head(self._advance(self._acting_tokens(observations))).cpu().numpy()
+            prediction = self.conclude(self._advance(self._acting_tokens(observations))).cpu().numpy()
         self._previous_actions = self.actions.decide(prediction)
         self._timestep += 1
         return self._previous_actions
 
-    def _fuse(self, num_envs: int) -> FusedStep | None:
-        """The whole step as one compiled call, where there is one: a merged token and a minimal RNN, on the CPU."""
+    def _fuse(self, num_envs: int) -> list[FusedStep]:
+        """Each member's step as one compiled call, where there is one: a merged token and a minimal RNN, on the CPU."""
         one_token = self.token_layout == "merged" and self.embed_timestep is None
-        if not one_token or self.acting_mode != "carried" or not can_fuse(self.backbone):
-            return None
+        together = isinstance(self.backbone, Ensemble)
+        members: Any = self.backbone.members if together else [self.backbone]
+        heads: Any = self.head.members if together else [self.head]
+        if not one_token or self.acting_mode != "carried" or not all(can_fuse(member) for member in members):
+            return []
         parts = [(self.observation_mean, self.observation_std)]
         if self.previous_action:
             parts.append((torch.zeros(self.actions.size), torch.tensor(1.0)))
         if self.condition_on_return:
             parts.insert(0, (torch.zeros(1), torch.tensor(self.return_scale)))
-        center = torch.cat([center for center, _ in parts])
-        scale = torch.cat([scale.expand_as(center) for center, scale in parts])
-        before: Any = self.embed["step"]
-        return FusedStep(before, self.backbone, self.head, num_envs, center.numpy(), scale.numpy())
+        center = torch.cat([center for center, _ in parts]).numpy()
+        scale = torch.cat([scale.expand_as(center) for center, scale in parts]).numpy()
+        embed: Any = self.embed["step"]
+        return [
+            FusedStep(before, member, head, num_envs, center, scale)
+            for before, member, head in zip(side_by_side(embed, len(members)), members, heads, strict=True)
+        ]
 
     def _features(self, observations: np.ndarray) -> NDArray[np.float64]:
         """What a merged token is made of, returns and observations not normalised yet."""

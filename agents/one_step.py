@@ -61,7 +61,7 @@ class OneStepPolicy(nn.Module):
     ) -> tuple[Tensor, ...]:
         to_go = to_go - rewards.double()
         features, state = self._advance(to_go.float(), observations, actions, step, list(memory))
-        actions = self._decide(self.agent.head(features))
+        actions = self._decide(self.agent.conclude(features))
         return actions, to_go, step + 1, actions, *state
 
     def _advance(

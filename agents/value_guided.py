@@ -17,6 +17,7 @@ from agents.critics import Critics
 from agents.decision_transformer import DecisionTransformer, mean_of_real_steps
 from agents.windows import Batch
 from minrnn import Backbone
+from minrnn.ensemble import Ensemble
 
 Bootstrap = Literal["recorded", "policy"]
 SMALLEST_SIZE = 0.01  # of values, in return_scale: while less is known of them they do not count in full
@@ -34,7 +35,7 @@ class ValueGuided(DecisionTransformer):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Backbone | Ensemble,
         actions: ContinuousActions | DiscreteActions,
         *,
         eta: float,
@@ -80,21 +81,21 @@ class ValueGuided(DecisionTransformer):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The policy's loss and the critics'; `loss` in the metrics is the error of the predicted actions."""
         assert isinstance(self.actions, ContinuousActions)
-        prediction = self.predict(self._with_noise(batch))
+        predictions = self.predict_each(self._with_noise(batch))
         _, observations = self._normalize(batch.returns_to_go, batch.observations)
         recorded = self.actions.encode(batch.actions)
-        error = self.actions.loss(prediction, batch.actions, self.action_loss)
-        ours = self.actions.squash(prediction)
+        error = self.cloning_error(predictions, batch)
+        ours = self.actions.squash(predictions)
         critic_loss, metrics = self.critics.loss(
             observations,
             recorded,
             batch.rewards / self.return_scale,
             batch.terminated,
             batch.valid_mask,
-            ours.detach() if self.bootstrap == "policy" else None,
+            self.actions.squash(predictions.detach().mean(-2)) if self.bootstrap == "policy" else None,
             batch.starts,
         )
-        value = self.critics.value_of(observations, ours)
+        value = self.critics.value_of(observations[:, :, None].expand(-1, -1, ours.shape[2], -1), ours).mean(-1)
         size = mean_of_real_steps(value.detach().abs(), batch).clamp(min=SMALLEST_SIZE)
         weight = self._weight(observations, recorded, size) if self.advantage_weight else 1.0
         cloning = mean_of_real_steps(weight * error, batch)

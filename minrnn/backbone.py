@@ -104,6 +104,8 @@ class Backbone(nn.Module):
     mixer: the keywords of MIXERS[name]. conv_width: as in Block. The state is a tuple with one entry a block.
     """
 
+    num_members = 1  # see minrnn.ensemble
+
     def __init__(
         self,
         name: str,
