@@ -124,7 +124,7 @@ def draw(curves: dict[str, list[Point]]) -> Any:
         panels[1].plot([point["seconds"] / 60 for point in curve], losses, label=name)
     panels[0].set(xlabel="gradient steps", ylabel="validation loss, nats a character")
     panels[1].set(xlabel="minutes of training")
-    panels[0].legend(frameon=False)
+    panels[1].legend(frameon=False, loc="center right")
     return figure
 
 
