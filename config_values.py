@@ -45,7 +45,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 # The first pattern that matches the end of a dotted key holds.
 RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     (
-        r"evaluate\.num_episodes|evaluate_every|warmup_steps|profile_steps|seed|weight_decay|observation_noise|eta|advantage_weight|return_weight",
+        r"evaluate\.num_episodes|evaluate_every|warmup_steps|profile_steps|seed|weight_decay|observation_noise|eta|advantage_weight",
         "at least 0",
         lambda value: value >= 0,
     ),

@@ -78,11 +78,6 @@ def export(
     agent: DecisionTransformer, task: Task, *, format: str, num_envs: int, target_return: float, checkpoint: str
 ) -> Exported:
     """The policy as a file that acts as the agent does, for num_envs rows at once. Raises ExportError."""
-    if len(getattr(agent, "candidate_returns", [1.0])) > 1:
-        raise ExportError(
-            "an agent whose critics choose among several returns is not exported: agent.candidate_returns=[1.0] trains "
-            "one that acts by itself"
-        )
     convert = to_onnx if format == "onnx" else to_torch
     ways = (False,) if agent.acting_mode == "carried" else (False, True)
     problems: list[Exception] = []

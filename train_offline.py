@@ -165,7 +165,6 @@ def build_learner(
         episodes,
         context_length=settings["context_length"],
         top_fraction=config["train"]["top_fraction"],
-        return_weight=config["train"]["return_weight"],
         packed=config["train"]["packed"],
     )
     return Learner(

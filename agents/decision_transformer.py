@@ -39,6 +39,7 @@ class DecisionTransformer(nn.Module):
     """
 
     spec: dict[str, Any]
+    num_candidates = 1  # rows that acting takes for an environment
 
     def __init__(
         self,

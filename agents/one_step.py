@@ -37,12 +37,13 @@ class OneStepPolicy(nn.Module):
         super().__init__()
         self.agent = agent.eval()
         self.num_rows, self.step_by_step = num_rows, step_by_step
+        self._choices = num_rows * agent.num_candidates  # of each row, as many as its agent chooses among
         tokens_a_step = len(agent.embed) if agent.token_layout == "interleaved" else 1
         if agent.acting_mode == "carried":
-            memory = agent.backbone.begin(num_rows, num_steps * tokens_a_step)
+            memory = agent.backbone.begin(self._choices, num_steps * tokens_a_step)
         else:
             size = agent.backbone.hidden_size
-            memory = (torch.zeros(num_rows, agent.window_tokens, size), torch.zeros(1, dtype=torch.long))
+            memory = (torch.zeros(self._choices, agent.window_tokens, size), torch.zeros(1, dtype=torch.long))
         self._memory, self._layout = tree_flatten(memory)
 
     def begin(self, target_return: float) -> list[StatePart]:
@@ -60,8 +61,15 @@ class OneStepPolicy(nn.Module):
         self, observations: Tensor, rewards: Tensor, to_go: Tensor, step: Tensor, actions: Tensor, *memory: Tensor
     ) -> tuple[Tensor, ...]:
         to_go = to_go - rewards.double()
-        features, state = self._advance(to_go.float(), observations, actions, step, list(memory))
-        actions = self._decide(self.agent.conclude(features))
+        agent: Any = self.agent
+        if agent.num_candidates == 1:
+            features, state = self._advance(to_go.float(), observations, actions, step, list(memory))
+            actions = self._decide(agent.conclude(features))
+            return actions, to_go, step + 1, actions, *state
+        asked = to_go[:, None] * torch.from_numpy(agent.candidate_returns)
+        rows, taken = (x.repeat_interleave(agent.num_candidates, 0) for x in (observations, actions))
+        features, state = self._advance(asked.flatten().float(), rows, taken, step, list(memory))
+        actions = agent.choose(observations, self._decide(agent.conclude(features)))
         return actions, to_go, step + 1, actions, *state
 
     def _advance(
@@ -69,7 +77,7 @@ class OneStepPolicy(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """The backbone's output at this step's last token, and the memory after it."""
         take = self._step if self.agent.acting_mode == "carried" else self._append
-        before, now = self.agent.tokens_of_step(to_go, observations, actions, step.expand(self.num_rows))
+        before, now = self.agent.tokens_of_step(to_go, observations, actions, step.expand(self._choices))
         if before is not None:  # the token of an action, which there is none of at the first step
             after = take(before, memory)[1]
             memory = [torch.where(step > 0, new, old) for new, old in zip(after, memory, strict=True)]
@@ -96,7 +104,7 @@ class OneStepPolicy(nn.Module):
         return torch.where(here[None, :, None], outputs, 0.0).sum(1)
 
     def _outputs_step_by_step(self, tokens: Tensor) -> Tensor:
-        state, outputs = self.agent.backbone.begin(self.num_rows, tokens.shape[1]), []
+        state, outputs = self.agent.backbone.begin(self._choices, tokens.shape[1]), []
         for token in tokens.unbind(1):
             y, state = self.agent.backbone.step(token, state)
             outputs.append(y)

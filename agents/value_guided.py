@@ -1,8 +1,8 @@
-"""A decision transformer whose actions are also drawn towards those that critics value.
+"""A decision transformer with critics, which choose among what it would do for several returns, or teach it.
 
-Supervision alone repeats the best that was recorded under a return; where no episode earned much, that is not much.
-The policy's loss is behaviour cloning minus eta times the value of what it does, as in QT (Hu et al. 2024) and TD3+BC
-(Fujimoto and Gu 2021, arXiv 2106.06860).
+Which return is best asked for is not the same in every place; critics that learnt from the same data can tell, and as
+in QT (Hu et al. 2024) they choose at each step. Teaching is a policy's loss of behaviour cloning minus eta times the
+value of what it does, as in QT and TD3+BC (Fujimoto and Gu 2021, arXiv 2106.06860).
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ class ValueGuided(DecisionTransformer):
 
     eta: weight of the value, in which 1 is the size of a usual value. advantage_weight: recorded actions count
     exp(advantage_weight * advantage) as much (at most 100 times), 0 for all alike. bootstrap: what the critics take to
-    follow a step, the `recorded` behaviour or the `policy`. candidate_returns: as many times the return asked for are
-    asked for at each step, and of the actions that they give the one with the highest value is taken; [1.0] for what
-    was asked alone. The other keywords are those of Critics and of DecisionTransformer.
+    follow a step, the `recorded` behaviour or the `policy`. candidate_returns: at each step so many times the return
+    still to be earned are asked for, and of the actions that they give the one with the highest value is taken; [1.0]
+    for what was asked alone. The other keywords are those of Critics and of DecisionTransformer.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class ValueGuided(DecisionTransformer):
             raise ValueError(f"candidate_returns need an agent that is asked for a return; got {candidate_returns}")
         self.eta, self.advantage_weight, self.bootstrap = eta, advantage_weight, bootstrap
         self.candidate_returns = np.asarray(candidate_returns, np.float64)
+        self.num_candidates = len(candidate_returns)
         self.critics = Critics(
             len(observation_mean),
             actions.size,
@@ -114,26 +115,30 @@ class ValueGuided(DecisionTransformer):
     # Acting: each environment is as many rows as there are candidates, which share what happens in it.
 
     def reset(self, num_envs: int, target_return: float) -> None:
-        super().reset(num_envs * len(self.candidate_returns), target_return)
-        self._target *= np.tile(self.candidate_returns, num_envs)
+        super().reset(num_envs * self.num_candidates, target_return)
+        self._asked = np.full(num_envs, target_return, np.float64)
 
     @torch.inference_mode()
     def act(self, observations: np.ndarray, rewards: np.ndarray) -> np.ndarray:
-        num_candidates = len(self.candidate_returns)
-        if num_candidates == 1:
-            return super().act(observations, rewards)
-        actions = super().act(np.repeat(observations, num_candidates, 0), np.repeat(rewards, num_candidates, 0))
-        values = self._values(observations, actions.reshape(len(observations), num_candidates, -1))
-        chosen = actions.reshape(*values.shape, -1)[np.arange(len(values)), values.argmax(1)]
-        self._previous_actions = np.repeat(chosen, num_candidates, 0)
+        self._asked -= rewards
+        self._target = np.outer(self._asked, self.candidate_returns).ravel()
+        rows = np.repeat(observations, self.num_candidates, axis=0)
+        actions = super().act(rows, np.zeros(len(rows)))
+        if self.num_candidates == 1:
+            return actions
+        given = [torch.as_tensor(x, dtype=torch.float32, device=self.device) for x in (observations, actions)]
+        chosen = self.choose(*given).cpu().numpy()
+        self._previous_actions = np.repeat(chosen, self.num_candidates, axis=0)
         return chosen
 
-    def _values(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """Of actions [N, candidates, size] at observations [N, obs_dim]: [N, candidates]."""
-        raw, taken = (torch.as_tensor(x, dtype=torch.float32, device=self.device) for x in (observations, actions))
-        _, normalised = self._normalize(torch.zeros(len(raw), device=self.device), raw)
-        repeated = normalised[:, None].expand(-1, taken.shape[1], -1)
-        return self.critics.value_of(repeated, self.actions.encode(taken)).cpu().numpy()
+    def choose(self, observations: Tensor, offered: Tensor) -> Tensor:
+        """Of the actions offered [N * candidates, size] at observations [N, obs_dim] those of the highest value."""
+        offered = offered.unflatten(0, (-1, self.num_candidates))
+        normalised = ((observations - self.observation_mean) / self.observation_std)[:, None]
+        assert isinstance(self.actions, ContinuousActions)
+        pairs = normalised.expand(-1, self.num_candidates, -1), self.actions.encode(offered)
+        best = self.critics.value_of(*pairs).argmax(1)
+        return offered.take_along_dim(best[:, None, None], dim=1).squeeze(1)
 
     @torch.no_grad()
     def _weight(self, observations: Tensor, recorded: Tensor, size: Tensor) -> Tensor:

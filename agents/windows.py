@@ -35,8 +35,6 @@ class WindowSampler:
     Drawing the first step uniformly instead shows a fresh start once an episode.
 
     top_fraction keeps that share of the episodes, best returns first (at least one): filtered behaviour cloning.
-    return_weight: episodes are drawn exp(return_weight * z) as often, z being their return's distance from the best in
-    standard deviations of returns; 0 for all alike.
     packed: where an episode ends the window goes on with the next one instead of padding, and says so in `starts`.
     """
 
@@ -46,7 +44,6 @@ class WindowSampler:
         *,
         context_length: int,
         top_fraction: float = 1.0,
-        return_weight: float = 0.0,
         packed: bool = False,
     ) -> None:
         if top_fraction < 1.0:
@@ -55,12 +52,7 @@ class WindowSampler:
         self.episodes = episodes
         self.context_length, self.packed = context_length, packed
         self._returns_to_go = returns_to_go(episodes)
-        self._num_windows = episodes.lengths + context_length - 1
-        self._windows_up_to = np.cumsum(self._num_windows)
-        self._weight_up_to = None
-        if return_weight:
-            behind = (episodes.returns - episodes.returns.max()) / (episodes.returns.std() or 1.0)
-            self._weight_up_to = np.cumsum(self._num_windows * np.exp(return_weight * behind))
+        self._windows_up_to = np.cumsum(episodes.lengths + context_length - 1)
 
     def sample(self, batch_size: int, *, seed: int, step: int) -> Batch:
         """The batch of this step of the run with this seed: the same whenever and wherever it is asked for."""
@@ -69,14 +61,9 @@ class WindowSampler:
     def starts(self, batch_size: int, *, seed: int, step: int) -> np.ndarray:
         """The rows of the flat store at which the windows of that batch begin, [batch_size]."""
         rng = np.random.default_rng([seed, step])
-        if self._weight_up_to is None:
-            drawn = rng.integers(self._windows_up_to[-1], size=batch_size)
-            episode = np.searchsorted(self._windows_up_to, drawn, side="right")
-            steps_to_end = self._windows_up_to[episode] - drawn
-        else:
-            drawn = rng.random(batch_size) * self._weight_up_to[-1]
-            episode = np.searchsorted(self._weight_up_to[:-1], drawn, side="right")
-            steps_to_end = 1 + rng.integers(self._num_windows[episode])
+        drawn = rng.integers(self._windows_up_to[-1], size=batch_size)
+        episode = np.searchsorted(self._windows_up_to, drawn, side="right")
+        steps_to_end = self._windows_up_to[episode] - drawn
         begin, end = self.episodes.offsets[episode], self.episodes.offsets[episode + 1]
         starts: np.ndarray = np.maximum(end - steps_to_end, begin)
         return starts

@@ -24,7 +24,7 @@ from standing_comparison import SETS, shown
 from envs.scores import estimate, paired_difference
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMON = "~tuned train.num_steps=2000 train.evaluate_every=0 train.checkpoint_every=2000 num_threads=1"
+COMMON = "~tuned train.evaluate_every=0 train.checkpoint_every=2000 num_threads=1"  # 2,000 steps are the default
 SCREENED = ["hopper demo", "hopper medium"]
 
 
@@ -36,16 +36,31 @@ class Rung(NamedTuple):
 
 
 BASE = "base"
+DT = "backbone=attention agent.context_length=20 train.batch_size=62 agent.acting_mode=window"
 RUNGS: dict[str, Rung] = {
     BASE: Rung("", "the default"),
     # Baselines
     "behaviour cloning": Rung("agent=behavior_cloning", "baseline"),
     "10 % behaviour cloning": Rung("experiment=filtered_bc", "baseline"),
-    "attention, windows of 20": Rung(
-        "backbone=attention agent.context_length=20 train.batch_size=62 agent.acting_mode=window", "baseline"
-    ),
-    "IQL, 10,000 steps of 256 pairs": Rung("experiment=iql train.num_steps=10000", "baseline"),
-    "TD3+BC, 10,000 steps of 256 pairs": Rung("experiment=td3_bc train.num_steps=10000", "baseline"),
+    "attention, windows of 20": Rung(DT, "baseline"),
+    "IQL, 10,000 steps of 256 pairs": Rung("experiment=iql", "baseline"),
+    "TD3+BC, 10,000 steps of 256 pairs": Rung("experiment=td3_bc", "baseline"),
+    **{
+        f"{name}, {word} the learning rate": Rung(f"{words} optimizer.learning_rate={rate}", "a baseline's trial")
+        for name, words in {
+            "behaviour cloning": "agent=behavior_cloning",
+            "10 % behaviour cloning": "experiment=filtered_bc",
+            "attention, windows of 20": DT,
+        }.items()
+        for word, rate in (("half", 0.0005), ("twice", 0.002))
+    },
+    **{
+        f"IQL, {weight} times the advantage": Rung(
+            f"experiment=iql agent.advantage_weight={weight}", "a baseline's trial"
+        )
+        for weight in (100, 1000)
+    },
+    **{f"TD3+BC, eta {eta}": Rung(f"experiment=td3_bc agent.eta={eta}", "a baseline's trial") for eta in (0.5, 1)},
     # What is learnt of an action
     "absolute error": Rung("agent.action_loss=absolute", "an option"),
     "likelihood, with a spread": Rung("agent.action_loss=likelihood", "an option"),
@@ -61,7 +76,6 @@ RUNGS: dict[str, Rung] = {
     ),
     "interleaved tokens": Rung("agent.token_layout=interleaved"),
     # Which episodes count
-    "better returns more often": Rung("train.return_weight=1", "not kept"),
     "best half of the episodes": Rung("train.top_fraction=0.5"),
     # Architecture
     "causal convolution of 4": Rung("backbone.conv_width=4", "not kept"),
@@ -75,16 +89,19 @@ RUNGS: dict[str, Rung] = {
     "average of 0.999": Rung("optimizer.ema_decay=0.999"),
     "weight decay 0.05": Rung("optimizer.weight_decay=0.05"),
     "half the return scale": Rung("task.return_scale=500"),
+    "4,000 steps, cosine schedule": Rung("train.num_steps=4000 optimizer.schedule=cosine"),
+    "ensemble of 2": Rung("agent.num_members=2"),
+    "ensemble of 4": Rung("agent.num_members=4"),
     # Value guidance
-    "value guided, eta 0.3": Rung("agent=value_guided agent.eta=0.3", "not kept"),
-    "value guided, eta 1": Rung("agent=value_guided agent.eta=1", "not kept"),
+    "value guided: critics choose": Rung("agent=value_guided", "the default of `value_guided`"),
+    "critics choose among five": Rung("agent=value_guided agent.candidate_returns=[0.5,0.7,0.85,1.0,1.2]", "not kept"),
+    "critics choose, 0.8 to 1.2": Rung("agent=value_guided agent.candidate_returns=[0.8,1.0,1.2]", "not kept"),
+    "value guided, eta 0.3": Rung("agent=value_guided agent.eta=0.3 agent.candidate_returns=[1.0]", "not kept"),
+    "value guided, eta 1": Rung("agent=value_guided agent.eta=1 agent.candidate_returns=[1.0]", "not kept"),
     "value guided, eta 1, values of the policy": Rung(
-        "agent=value_guided agent.eta=1 agent.bootstrap=policy", "not kept"
+        "agent=value_guided agent.eta=1 agent.candidate_returns=[1.0] agent.bootstrap=policy", "not kept"
     ),
-    "value guided, eta 1, three candidate returns": Rung(
-        "agent=value_guided agent.eta=1 agent.candidate_returns=[0.7,1.0,1.3]"
-    ),
-    "weighed by advantage, 50": Rung("agent=value_guided agent.eta=0 agent.advantage_weight=50"),
+    "weighed by advantage, 50": Rung("agent=value_guided agent.candidate_returns=[1.0] agent.advantage_weight=50"),
 }
 
 

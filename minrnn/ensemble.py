@@ -21,7 +21,7 @@ class Ensemble(nn.Module):
     def __init__(self, members: Iterable[Backbone]) -> None:
         super().__init__()
         together = [*members]
-        self.members = nn.ModuleList(together)
+        self.members: Any = nn.ModuleList(together)
         self.num_members = len(together)
         self.hidden_size = sum(member.hidden_size for member in together)
 

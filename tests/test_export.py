@@ -100,9 +100,13 @@ def test_agents_of_every_kind_act_alike_once_exported(settings: dict[str, Any]) 
         assert largest_difference(agent, exported(agent, num_envs=2), "onnx", 2) < 1e-5
 
 
-def test_an_agent_whose_critics_choose_is_not_exported() -> None:
-    with pytest.raises(ExportError, match="critics choose among several returns"):
-        exported(guided(recorded(), candidate_returns=[1.0, 2.0]))
+@pytest.mark.parametrize("settings", [{}, {"candidate_returns": [0.5, 1.0, 2.0]}], ids=str)
+@pytest.mark.parametrize("mode", ["carried", "window"])
+def test_agents_whose_critics_choose_act_alike_once_exported(settings: dict[str, Any], mode: str) -> None:
+    agent = guided(recorded(), acting_mode=mode, **settings)
+    for network in agent.critics.slow_q:
+        torch.nn.init.normal_(network[-1].weight)
+    assert largest_difference(agent, exported(agent, num_envs=2), "onnx", 2) < 1e-5
 
 
 @pytest.mark.fault("an exported policy that acts otherwise than the agent")

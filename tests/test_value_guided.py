@@ -162,20 +162,29 @@ def test_of_several_returns_asked_for_the_action_of_the_highest_value_is_taken()
         torch.nn.init.normal_(network[-1].weight)
     alone = guided(episodes)
     rng = np.random.default_rng(0)
-    observations, rewards = rng.standard_normal((4, 4, 4)).astype(np.float32), np.zeros(4)
+    observations, rewards = rng.standard_normal((4, 4, 4)).astype(np.float32), rng.standard_normal((4, 4))
+    rewards[0] = 0.0
     agent.reset(4, 10.0)
-    taken = [agent.act(step, rewards) for step in observations]
+    taken = [agent.act(*step) for step in zip(observations, rewards, strict=True)]
     for row in range(4):  # each environment as three, which see what was done
         acts = []
         for share in (0.5, 1.0, 2.0):
             alone.reset(1, 10.0 * share)
             for step in range(4):
-                acts.append((step, alone.act(observations[step, row][None], np.zeros(1))[0]))
+                acts.append((step, alone.act(observations[step, row][None], share * rewards[step, row, None])[0]))
                 alone._previous_actions = taken[step][row][None]
         for step in range(4):
             offered = np.stack([action for at, action in acts if at == step])
-            values = agent._values(observations[step, row][None], offered[None])[0]
-            np.testing.assert_allclose(taken[step][row], offered[values.argmax()], atol=1e-6)
+            chosen = agent.choose(torch.from_numpy(observations[step, row][None]), torch.from_numpy(offered))
+            np.testing.assert_allclose(taken[step][row], chosen[0], atol=1e-6)
+            values = [value_of(agent, observations[step, row], action) for action in offered]
+            np.testing.assert_allclose(value_of(agent, observations[step, row], chosen[0].numpy()), max(values))
+
+
+def value_of(agent: Any, observation: Any, action: Any) -> float:
+    at, taken = torch.from_numpy(observation), torch.from_numpy(action)
+    normalised = (at - agent.observation_mean) / agent.observation_std
+    return float(agent.critics.value_of(normalised[None], agent.actions.encode(taken)[None]))
 
 
 def bandit(num_episodes: int = 400) -> Episodes:

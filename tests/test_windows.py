@@ -75,19 +75,6 @@ def test_top_fraction_keeps_the_best_episodes_and_at_least_one() -> None:
     assert len(WindowSampler(episodes, context_length=5, top_fraction=0.01).episodes) == 1
 
 
-def test_better_episodes_are_drawn_more_often_by_their_return() -> None:
-    episodes = recorded((40,) * 6)
-    sampler = WindowSampler(episodes, context_length=10, return_weight=1.0)
-    starts = np.concatenate([sampler.starts(64, seed=0, step=step) for step in range(300)])
-    episode, at = starts // 40, starts % 40
-    drawn = np.bincount(episode, minlength=6) / len(starts)
-    weights = np.exp((episodes.returns - episodes.returns.max()) / episodes.returns.std())
-    np.testing.assert_allclose(drawn, weights / weights.sum(), atol=0.02)
-    best = at[episode == episodes.returns.argmax()]
-    assert np.bincount(best, minlength=40)[1:].min() > 0  # every step of it begins a window
-    assert np.mean(best == 0) == pytest.approx(10 / 49, abs=0.02)
-
-
 def test_returns_to_go_are_summed_in_double_precision() -> None:
     episodes = recorded((100_000,))
     expected = np.cumsum(episodes.rewards[::-1].astype(np.float64))[::-1]
