@@ -1,9 +1,11 @@
 """The ladder: what each change to the agent gains on two small sets, seeds paired, one rung at a time.
 
 python benchmarks/ladder.py --data-dir DATA_DIR --jobs 2 [--rungs NAME ...] [--only-print]
+python benchmarks/ladder.py --data-dir DATA_DIR --jobs 2 --finals                the best of them on all sets, new seeds
 
-DATA_DIR as in standing_comparison.py. Every rung is the base with a few words of config changed: 2,000 gradient steps,
-width 64, last checkpoint, one target declared before training, 20 episodes. Runs that are finished are not repeated.
+DATA_DIR as in standing_comparison.py, and for --finals with what REPLAY makes. Every rung is the base with a few words
+of config changed: 2,000 gradient steps, width 64, last checkpoint, one target declared before training, 20 episodes.
+Runs that are finished are not repeated.
 """
 
 from __future__ import annotations
@@ -25,7 +27,14 @@ from envs.scores import estimate, paired_difference
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = "~tuned train.evaluate_every=0 train.checkpoint_every=2000 num_threads=1"  # 2,000 steps are the default
-SCREENED = ["hopper demo", "hopper medium"]
+SCREENED, SCREENING_SEEDS = ["hopper demo", "hopper medium"], [0, 1, 2]
+REPLAY = "python collect.py env_id=Walker2d-v5 kinds=[medium_replay] train.num_steps=80000 num_steps=80000 out=DATA_DIR"
+EVERY_SET = {  # halfcheetah last, which no choice was made on
+    **{name: found for name, found in SETS.items() if not name.startswith("halfcheetah")},
+    "walker2d replay": ("walker2d", "Walker2d-v5-medium_replay.hdf5", "Walker2d-v5"),
+    **{name: found for name, found in SETS.items() if name.startswith("halfcheetah")},
+}
+FINAL_SEEDS = [10, 11, 12]
 
 
 class Rung(NamedTuple):
@@ -35,7 +44,7 @@ class Rung(NamedTuple):
     outcome: str = ""
 
 
-BASE = "base"
+BASE, GUIDED = "base", "value guided: critics choose"
 DT = "backbone=attention agent.context_length=20 train.batch_size=62 agent.acting_mode=window"
 RUNGS: dict[str, Rung] = {
     BASE: Rung("", "the default"),
@@ -93,7 +102,7 @@ RUNGS: dict[str, Rung] = {
     "ensemble of 2": Rung("agent.num_members=2"),
     "ensemble of 4": Rung("agent.num_members=4"),
     # Value guidance
-    "value guided: critics choose": Rung("agent=value_guided", "the default of `value_guided`"),
+    GUIDED: Rung("agent=value_guided", "the default of `value_guided`"),
     "critics choose among five": Rung("agent=value_guided agent.candidate_returns=[0.5,0.7,0.85,1.0,1.2]", "not kept"),
     "critics choose, 0.8 to 1.2": Rung("agent=value_guided agent.candidate_returns=[0.8,1.0,1.2]", "not kept"),
     "value guided, eta 0.3": Rung("agent=value_guided agent.eta=0.3 agent.candidate_returns=[1.0]", "not kept"),
@@ -103,6 +112,17 @@ RUNGS: dict[str, Rung] = {
     ),
     "weighed by advantage, 50": Rung("agent=value_guided agent.candidate_returns=[1.0] agent.advantage_weight=50"),
 }
+
+
+FINALISTS = (
+    BASE,
+    "behaviour cloning",
+    "10 % behaviour cloning",
+    "attention, windows of 20",
+    "IQL, 10,000 steps of 256 pairs",
+    "TD3+BC, 10,000 steps of 256 pairs",
+    GUIDED,
+)
 
 
 class Cell(NamedTuple):
@@ -117,7 +137,7 @@ class Cell(NamedTuple):
         return runs / self.set_name.replace(" ", "_") / f"{name}-seed{self.seed}"
 
     def words(self, data_dir: str) -> list[str]:
-        task, file, env_id = SETS[self.set_name]
+        task, file, env_id = EVERY_SET[self.set_name]
         data = f"dataset={data_dir}/{file} env_id={env_id}" if file else ""
         return f"task={task} {data} {COMMON} seed={self.seed} {RUNGS[self.rung].words}".split()
 
@@ -128,19 +148,23 @@ def main() -> None:
         data_dir="",
         runs="runs/ladder",
         rungs=list(RUNGS),
-        sets=SCREENED,
-        seeds=[0, 1, 2],
+        sets=[""],
+        seeds=[-1],
+        finals=False,
         jobs=1,
         only_print=False,
     )
     runs = Path(chosen.runs).resolve()
-    sets = [name for name in chosen.sets if chosen.data_dir or SETS[name][1] is None]
-    cells = [Cell(name, rung, seed) for rung in chosen.rungs for seed in chosen.seeds for name in sets]
+    asked = FINALISTS if chosen.finals else chosen.rungs
+    seeds = chosen.seeds if chosen.seeds != [-1] else FINAL_SEEDS if chosen.finals else SCREENING_SEEDS
+    sets = chosen.sets if chosen.sets != [""] else [*EVERY_SET] if chosen.finals else SCREENED
+    sets = [name for name in sets if chosen.data_dir or EVERY_SET[name][1] is None]
+    cells = [Cell(name, rung, seed) for name in sets for rung in asked for seed in seeds]
     if not chosen.only_print:
         with ThreadPoolExecutor(chosen.jobs) as pool:
             for line in pool.map(lambda cell: train(cell, chosen.data_dir, runs), cells):
                 print(line, flush=True)
-    page = write_page(chosen.sets, chosen.seeds, runs)
+    page = write_page(SCREENED, SCREENING_SEEDS, runs)
     chosen.out.mkdir(parents=True, exist_ok=True)
     (chosen.out / "ladder.md").write_text(page, encoding="utf-8")
     print(f"written: {chosen.out / 'ladder.md'}")
@@ -179,6 +203,18 @@ def write_page(sets: Sequence[str], seeds: Sequence[int], runs: Path) -> str:
         "## Every run",
         "",
         *table(["rung", *(f"{name}, {seed}" for name in sets for seed in seeds)], every_run(sets, seeds, runs)),
+        "",
+        "## All sets",
+        "",
+        f"The base, the baselines as their best trial above has them, and the value-guided agent, on seeds "
+        f"{', '.join(map(str, FINAL_SEEDS))}, that",
+        "no choice was made on. Differences are of means over all sets, paired by seed.",
+        "",
+        f"`python benchmarks/ladder.py --data-dir DATA_DIR --finals`; the replay set is made by `{REPLAY}`",
+        "",
+        *table(["", *EVERY_SET, "mean", "base minus it", "value guided minus it", "training, s"], finals(runs)),
+        "",
+        *table(["", *(f"{name}, {seed}" for name in EVERY_SET for seed in FINAL_SEEDS)], final_runs(runs)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -207,6 +243,29 @@ def rows(sets: Sequence[str], seeds: Sequence[int], runs: Path) -> Iterator[list
         difference = shown(paired_difference(scores.mean(1), base.mean(1))) if whole else ""
         found = [run for name in sets for seed in seeds if (run := read(Cell(name, rung, seed), runs))]
         yield [rung, *columns, difference, *costs(found), outcome, f"`{words}`" if words else ""]
+
+
+def finals(runs: Path) -> Iterator[list[str]]:
+    """Every finalist's score on every set, and what the base and the value-guided agent have on it."""
+    found = {rung: matrix(rung, [*EVERY_SET], FINAL_SEEDS, runs) for rung in FINALISTS}
+    for rung, scores in found.items():
+        columns = [
+            shown(estimate(column[~np.isnan(column)])) if not np.isnan(column).all() else "" for column in scores.T
+        ]
+        whole = not np.isnan(scores).any()
+        mean = shown(estimate(scores.mean(1))) if whole else ""
+        differences = []
+        for ours in (BASE, GUIDED):
+            comparable = whole and rung != ours and not np.isnan(found[ours]).any()
+            differences.append(shown(paired_difference(found[ours].mean(1), scores.mean(1))) if comparable else "")
+        cells = [run for name in EVERY_SET for seed in FINAL_SEEDS if (run := read(Cell(name, rung, seed), runs))]
+        yield [rung, *columns, mean, *differences, costs(cells)[0] if cells else ""]
+
+
+def final_runs(runs: Path) -> Iterator[list[str]]:
+    for rung in FINALISTS:
+        scores = matrix(rung, [*EVERY_SET], FINAL_SEEDS, runs)
+        yield [rung, *("" if np.isnan(score) else f"{score:.1f}" for score in scores.T.ravel())]
 
 
 def matrix(rung: str, sets: Sequence[str], seeds: Sequence[int], runs: Path) -> Any:
