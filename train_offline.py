@@ -147,8 +147,8 @@ def build_learner(
     import torch
 
     from agents import WindowSampler, build_agent
-    from agents.decision_transformer import observation_statistics
     from agents.learner import Learner
+    from agents.normalization import observation_statistics
 
     settings = dict(config["agent"])
     spec = {"backbone": config["backbone"], "actions": task.actions, "settings": settings}

@@ -3,8 +3,9 @@
 from agents.actions import ContinuousActions, DiscreteActions
 from agents.building import AGENTS, build_agent
 from agents.checkpoint import CheckpointError, load_agent
-from agents.decision_transformer import DecisionTransformer, observation_statistics
+from agents.decision_transformer import DecisionTransformer
 from agents.learner import Learner
+from agents.normalization import observation_statistics
 from agents.windows import Batch, WindowSampler
 
 __all__ = [

@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.actions import ActionLoss, ContinuousActions, DiscreteActions
+from agents.fusing import fused_steps
 from agents.windows import Batch
-from envs.episodes import Episodes
 from minrnn import Backbone
-from minrnn.ensemble import Ensemble, Heads, side_by_side
+from minrnn.ensemble import Ensemble, Heads
 from minrnn.linear import Linear
-from minrnn.stepping import FusedStep, can_fuse
 
-ROWS_AT_ONCE = 1 << 16
 TokenLayout = Literal["merged", "interleaved"]
 ActingMode = Literal["carried", "window"]
 
@@ -162,7 +160,7 @@ class DecisionTransformer(nn.Module):
         self._timestep = 0
         self._target = np.full(num_envs, target_return, np.float64)
         self._previous_actions = self.actions.none(num_envs)
-        self._fused_steps = self._fuse(num_envs)
+        self._fused_steps = fused_steps(self, num_envs)
 
     @torch.inference_mode()
     def act(self, observations: np.ndarray, rewards: np.ndarray) -> np.ndarray:
@@ -177,27 +175,6 @@ class DecisionTransformer(nn.Module):
         self._previous_actions = self.actions.decide(prediction)
         self._timestep += 1
         return self._previous_actions
-
-    def _fuse(self, num_envs: int) -> list[FusedStep]:
-        """Each member's step as one compiled call, where there is one: a merged token and a minimal RNN, on the CPU."""
-        one_token = self.token_layout == "merged" and self.embed_timestep is None
-        together = isinstance(self.backbone, Ensemble)
-        members: Any = self.backbone.members if together else [self.backbone]
-        heads: Any = self.head.members if together else [self.head]
-        if not one_token or self.acting_mode != "carried" or not all(can_fuse(member) for member in members):
-            return []
-        parts = [(self.observation_mean, self.observation_std)]
-        if self.previous_action:
-            parts.append((torch.zeros(self.actions.size), torch.tensor(1.0)))
-        if self.condition_on_return:
-            parts.insert(0, (torch.zeros(1), torch.tensor(self.return_scale)))
-        center = torch.cat([center for center, _ in parts]).numpy()
-        scale = torch.cat([scale.expand_as(center) for center, scale in parts]).numpy()
-        embed: Any = self.embed["step"]
-        return [
-            FusedStep(before, member, head, num_envs, center, scale)
-            for before, member, head in zip(side_by_side(embed, len(members)), members, heads, strict=True)
-        ]
 
     def _features(self, observations: np.ndarray) -> NDArray[np.float64]:
         """What a merged token is made of, returns and observations not normalised yet."""
@@ -281,13 +258,3 @@ def mean_of_real_steps(per_step: Tensor, batch: Batch) -> Tensor:
 def _first_token_of(steps: Tensor, num_tokens: int) -> Tensor:
     """From a mask of steps [B, K] to one of tokens [B, K * num_tokens]."""
     return F.pad(steps[..., None], (0, num_tokens - 1)).flatten(1)
-
-
-def observation_statistics(episodes: Episodes) -> dict[str, list[float]]:
-    """Mean and standard deviation of each observation column, as the agent's keywords; constant columns get 1."""
-    blocks = [slice(first, first + ROWS_AT_ONCE) for first in range(0, episodes.num_steps, ROWS_AT_ONCE)]
-    observations, num_steps = episodes.observations, episodes.num_steps  # which may be larger than memory
-    mean = np.sum([observations[rows].sum(axis=0, dtype=np.float64) for rows in blocks], axis=0) / num_steps
-    deviations = (np.square(observations[rows] - mean).sum(axis=0) for rows in blocks)
-    std = np.sqrt(np.sum([*deviations], axis=0) / num_steps)
-    return {"observation_mean": mean.tolist(), "observation_std": np.where(std < 1e-6, 1.0, std).tolist()}

@@ -13,7 +13,7 @@ import torch
 from measuring import alternate, arguments, axes, milliseconds, ratio, report
 from train_step import our_agent
 
-from agents import DecisionTransformer, decision_transformer
+from agents import DecisionTransformer, fusing
 
 NUM_DECISIONS = {"carried": 20, "window": 1}  # in one measurement
 
@@ -66,10 +66,10 @@ def decisions(agent: DecisionTransformer, num_envs: int, num_past: int, fused: b
     """Some decisions after num_past steps; those of a growing state are undone, so that each round sees the same."""
     rng = np.random.default_rng(0)
     observations, rewards = rng.normal(size=(num_envs, 11)), np.zeros(num_envs)
-    can_fuse = decision_transformer.can_fuse
-    decision_transformer.can_fuse = can_fuse if fused else lambda _: False
+    can_fuse = fusing.can_fuse
+    fusing.can_fuse = can_fuse if fused else lambda _: False
     agent.reset(num_envs, 3000.0)
-    decision_transformer.can_fuse = can_fuse
+    fusing.can_fuse = can_fuse
     fill(agent, num_envs, num_past)
 
     def decide() -> None:
@@ -87,7 +87,7 @@ def fill(agent: DecisionTransformer, num_envs: int, num_past: int) -> None:
     tokens = torch.randn(num_envs, num_past, agent.backbone.hidden_size)
     if agent.acting_mode == "window":
         agent._past = list(tokens.unbind(1))
-    elif agent._fused_step is None:
+    elif not agent._fused_steps:
         _, agent._state = agent.backbone(tokens)
 
 

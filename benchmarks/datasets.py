@@ -18,7 +18,7 @@ import numpy as np
 from measuring import arguments, report
 
 from agents import WindowSampler
-from agents.decision_transformer import observation_statistics
+from agents.normalization import observation_statistics
 from envs import load_episodes
 
 OBS_DIM, ACTION_DIM, EPISODE = 17, 6, 1000  # halfcheetah's

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from toys import BACKBONES, new_agent, recorded
 
-from agents import decision_transformer
+from agents import fusing
 from minrnn import MIXERS, Backbone
 from minrnn.stepping import FusedStep, can_fuse
 
@@ -78,7 +78,7 @@ def test_an_agent_acts_the_same_with_and_without_it(
         return np.stack([agent.act(rng.normal(5, 3, (3, 4)), rng.normal(size=3)) for _ in range(40)])
 
     fused = play()
-    monkeypatch.setattr(decision_transformer, "can_fuse", lambda _: False)
+    monkeypatch.setattr(fusing, "can_fuse", lambda _: False)
     np.testing.assert_allclose(fused, play(), rtol=0, atol=1e-5)
 
 

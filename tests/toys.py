@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from agents import DecisionTransformer, build_agent
-from agents.decision_transformer import observation_statistics
+from agents.normalization import observation_statistics
 from envs import Episode, Episodes, Source
 
 # Every mixer there is, with the keywords that its yaml has.
