@@ -28,10 +28,10 @@ from envs.scores import estimate, paired_difference
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = "~tuned train.evaluate_every=0 train.checkpoint_every=2000 num_threads=1"  # 2,000 steps are the default
 SCREENED, SCREENING_SEEDS = ["hopper demo", "hopper medium"], [0, 1, 2]
-REPLAY = "python collect.py env_id=Walker2d-v5 kinds=[medium_replay] train.num_steps=80000 num_steps=80000 out=DATA_DIR"
+REPLAY = "python collect.py env_id=Walker2d-v5 kinds=[learning] train.num_steps=40000 num_steps=60000 out=DATA_DIR"
 EVERY_SET = {  # halfcheetah last, which no choice was made on
     **{name: found for name, found in SETS.items() if not name.startswith("halfcheetah")},
-    "walker2d replay": ("walker2d", "Walker2d-v5-medium_replay.hdf5", "Walker2d-v5"),
+    "walker2d replay": ("walker2d", "Walker2d-v5-learning.hdf5", "Walker2d-v5"),
     **{name: found for name, found in SETS.items() if name.startswith("halfcheetah")},
 }
 FINAL_SEEDS = [10, 11, 12]
