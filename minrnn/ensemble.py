@@ -15,7 +15,7 @@ class Ensemble(nn.Module):
 
     Tokens are [batch, time, hidden_size], hidden_size being that of all members together; the state is a tuple with
     one entry a member. Member by member, and not as batched matrix products: on a processor a member's products are
-    large enough, and batched ones take about twice the time (benchmarks/ensemble.py prints both).
+    large enough, and batched ones take longer (benchmarks/ensemble.py prints both).
     """
 
     def __init__(self, members: Iterable[Backbone]) -> None:
