@@ -26,6 +26,7 @@ check: .venv/.ready ## formatting, lint, types and tests
 	$(BIN)/python -m pytest -n $(JOBS)
 
 bench: .venv/.ready ## every benchmark with its short defaults
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@set -e; for benchmark in $(filter-out $(addprefix benchmarks/,$(NOT_SHORT)),$(wildcard benchmarks/*.py)); do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
 
 docs: .venv/.ready ## the site, in docs/_build

@@ -117,11 +117,12 @@ def record_kinds(config: dict[str, Any], env: gymnasium.Env[Any, Any]) -> Iterat
 
     def part(kind: str) -> Episodes:
         if kind not in parts:
-            parts[kind] = record_kind(config, env, learning, kind, medium_step(config, learning, random_return), best)
+            parts[kind] = record_kind(config, env, learning, kind, medium, best)
         return parts[kind]
 
-    random_return = 0.0  # until it is measured, by the first line below
+    medium = best  # until it is known what a random policy earns, of which the next line needs to know nothing
     random_return, expert_return = (float(part(kind).returns.mean()) for kind in ("random", "expert"))
+    medium = medium_step(config, learning, random_return)
     for kind in kinds:
         if kind == "medium_expert":
             halves = [part("medium"), part("expert")]
@@ -165,10 +166,10 @@ def learn(config: dict[str, Any], learning: Learning) -> None:
 
 
 def medium_step(config: dict[str, Any], learning: Learning, random_return: float) -> int:
-    """The first policy that went train.medium of the way from random to the best."""
-    curve = learning.curve
-    wanted = random_return + config["train"]["medium"] * (max(curve.values()) - random_return)
-    return min(step for step, mean_return in curve.items() if mean_return >= wanted)
+    """The first policy that went train.medium of the way from random to the best, if only the best itself."""
+    curve, best_return = learning.curve, max(learning.curve.values())
+    wanted = random_return + config["train"]["medium"] * max(0.0, best_return - random_return)
+    return min(step for step, mean_return in curve.items() if mean_return >= min(wanted, best_return))
 
 
 def record_kind(

@@ -114,15 +114,13 @@ def _sweep(root: str, main: Main, overrides: list[str]) -> None:
     composer = Composer(root)
     failures: list[Exception] = []
     here = os.getpid()
-    for job_overrides in composer.jobs(overrides):
-        composer.config(job_overrides)
+    jobs = composer.jobs(overrides)
+    configs = [composer.config(job_overrides) for job_overrides in jobs]
 
     @functools.wraps(main)
     def job(_: DictConfig) -> None:
         given = HydraConfig.get().overrides
-        config = composer.config([*given.hydra, *given.task])
-        if "task" in config and config["run_dir"]:
-            config["run_dir"] = str(Path(config["run_dir"]) / _run_name(config))
+        config = _in_its_directory(composer.config([*given.hydra, *given.task]))
         try:
             main(config)
         except Exception as error:
@@ -134,8 +132,29 @@ def _sweep(root: str, main: Main, overrides: list[str]) -> None:
             failures.append(error)
 
     _hand_to_hydra(root, job, ["--multirun", *overrides])
+    for job_overrides, config in zip(jobs, configs, strict=True):
+        if "task" in config:  # launchers that run jobs elsewhere leave no other word of them here
+            own = [override for override in job_overrides if any(override not in others for others in jobs)]
+            print(_in_one_line(own, run_directory(_in_its_directory(config))))
     if failures:
         raise SystemExit(1)
+
+
+def _in_its_directory(config: Config) -> Config:
+    """A sweep's run_dir is a folder of run directories."""
+    if "task" not in config or not config["run_dir"]:
+        return config
+    return {**config, "run_dir": str(Path(config["run_dir"]) / _run_name(config))}
+
+
+def _in_one_line(overrides: Sequence[str], run_dir: Path) -> str:
+    """What a job of a sweep was asked, where it lies and what it scored."""
+    try:
+        score = json.loads((run_dir / "results.json").read_bytes())["score"]
+        outcome = score["reason"] or f"score {score['mean']:.1f} [{score['ci_low']:.1f}, {score['ci_high']:.1f}]"
+    except (OSError, ValueError, KeyError):
+        outcome = "not finished"
+    return f"{' '.join(overrides)}  {run_dir}  {outcome}".strip()
 
 
 def _hand_to_hydra(root: str, job: Callable[..., None], arguments: list[str]) -> None:

@@ -103,6 +103,12 @@ def explained_errors() -> Iterator[None]:
             extra = "slurm" if missing[1] == "local" else missing[1]
             raise ConfigError(f'this launcher is not installed: pip install "minrnn-rl[{extra}]"') from error
         raise ConfigError(" ".join(str(error).split())) from error
+    except RuntimeError as error:
+        if "srun" not in str(error):
+            raise
+        raise ConfigError(
+            "+launcher=slurm needs Slurm's srun, which is not here; +launcher=slurm_local does without"
+        ) from error
 
 
 @contextmanager

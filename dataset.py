@@ -163,7 +163,10 @@ def _names_on_minaris_hub() -> list[tuple[str, str, str]]:
 
         found = minari.list_remote_datasets(latest_version=True, compatible_minari_version=True)
     except Exception as error:  # whatever network, hub client and Minari raise
-        raise DataError(f"Minari's hub does not answer ({type(error).__name__}: {error})") from None
+        raise DataError(
+            f"Minari's hub does not answer ({type(error).__name__}: {error}). What is here: dataset.py list; "
+            "another hub is named by MINARI_REMOTE"
+        ) from None
     return [(name, f"{about['total_steps']:,}", f"{about['total_episodes']:,}") for name, about in found.items()]
 
 

@@ -143,7 +143,11 @@ def _explained(repo: str, what: str) -> Any:
         raise
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise HubError(f"{repo} cannot be {what}: {first}") from error
+        address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+        raise HubError(
+            f"{repo} cannot be {what} {address}: {first}. Another address is given by HF_ENDPOINT, who you "
+            "are by HF_TOKEN or `hf auth login`"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ class OnnxPolicy:
             self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
             self.about: dict[str, Any] = json.loads(self._session.get_modelmeta().custom_metadata_map["policy"])
         except Exception as error:  # onnxruntime's exceptions share no base class but this
-            raise PolicyError(f"expected a policy that export.py wrote: {error}") from error
+            raise PolicyError(f"expected a policy that export.py wrote with format=onnx: {error}") from error
         _check(self.about)
         self.acting_mode = self.about["acting_mode"]
         self.num_rows: int = self.about["inputs"][0]["shape"][0]

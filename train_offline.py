@@ -37,7 +37,7 @@ def main(config: dict[str, Any]) -> None:
             with advising_on_memory(memory_advice(config)):
                 results = train_offline(config, run, ranks)
         elif ranks.is_first:
-            print(f"{run.path} is finished: nothing left to do.")
+            print(f"{run.path} is finished: nothing left to do{', or to trace' if config['profile_steps'] else ''}.")
         if ranks.is_first:
             print_results(results, run.path)
 

@@ -37,9 +37,10 @@ def advising_on_memory(advice: str) -> Iterator[None]:
 def choose_device(name: str, num_threads: int | None) -> torch.device:
     """The device called name, `auto` being the fastest there is; sets the number of CPU threads on the way.
 
-    num_threads: None for every core that this process may run on, shared with the others that train with it here.
+    num_threads: None for OMP_NUM_THREADS, and where that is not set for every core that this process may run on, shared
+    with the others that train with it here.
     """
-    scan.set_num_threads(num_threads or max(1, len(_usable_cores()) // processes_here()))
+    scan.set_num_threads(num_threads or _asked_of_openmp() or max(1, len(_usable_cores()) // processes_here()))
     keep_freed_memory()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -68,6 +69,12 @@ def keep_freed_memory() -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or ["no more was said"])[0]
+
+
+def _asked_of_openmp() -> int | None:
+    """What OMP_NUM_THREADS says, which torchrun sets to 1 unless it is set."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and processes_here() == 1 and int(asked) > 0 else None
 
 
 def _usable_cores() -> set[int]:

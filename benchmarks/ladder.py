@@ -154,6 +154,8 @@ def main() -> None:
         jobs=1,
         only_print=False,
     )
+    if chosen.data_dir and not Path(chosen.data_dir).is_dir():
+        raise SystemExit(f"--data-dir: there is no folder at {chosen.data_dir}")
     runs = Path(chosen.runs).resolve()
     asked = FINALISTS if chosen.finals else chosen.rungs
     seeds = chosen.seeds if chosen.seeds != [-1] else FINAL_SEEDS if chosen.finals else SCREENING_SEEDS

@@ -38,6 +38,8 @@ def main() -> None:
         target_loss=1.8,
         jobs=1,
     )
+    if chosen.text and not Path(chosen.text).is_file():
+        raise SystemExit(f"--text: there is no file at {chosen.text}")
     chosen.text = chosen.text or download()
     with ProcessPoolExecutor(chosen.jobs, get_context("spawn")) as pool:
         curves = dict(zip(chosen.backbones, pool.map(run, [(b, vars(chosen)) for b in chosen.backbones]), strict=True))

@@ -61,6 +61,8 @@ def main() -> None:
     parser.add_argument("--only-print", action="store_true", help="train nothing, print what is there")
     parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
     chosen = parser.parse_args()
+    if chosen.data_dir and not Path(chosen.data_dir).is_dir():
+        parser.error(f"--data-dir: there is no folder at {chosen.data_dir}")
     cells = list(all_cells(chosen.seeds))
     if not chosen.only_print:
         with ThreadPoolExecutor(chosen.jobs) as pool:

@@ -45,12 +45,18 @@ def load_episodes(dataset: str | Sequence[str] | None, *, drop_invalid: bool = F
         from envs.minari import open_minari  # its errors tell what Minari knows; nobody else pays for its import
 
         return open_minari(dataset.removeprefix("minari:"), drop_invalid=drop_invalid)
-    near = difflib.get_close_matches(dataset, [*embedded_names(), *d4rl_files(), *_files_beside(path)], n=3)
+    if path.suffix in (".hdf5", ".h5") and path.name != dataset:
+        raise DataError(f"there is no file at {path}" + _hint(dataset, _files_beside(path)))
     raise DataError(
         f"dataset must be an embedded set ({', '.join(embedded_names())}), an HDF5 file in D4RL's layout, a D4RL name "
         f"(hopper-medium-v2) or a Minari id (mujoco/hopper/medium-v0); got {dataset!r}, which is none of these."
-        + (f" Did you mean {' or '.join(map(repr, near))}?" if near else "")
+        + _hint(dataset, [*embedded_names(), *d4rl_files(), *_files_beside(path)])
     )
+
+
+def _hint(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def _open_file(path: Path, drop_invalid: bool) -> Episodes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -141,6 +142,19 @@ def test_what_cannot_be_collected_is_refused_at_once(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("random_return", "curve", "expected"),
+    [
+        (0.0, {10: 1.0, 20: 5.0, 30: 9.0}, 20),
+        (-1200.0, {10: -1000.0, 20: -400.0, 30: -300.0}, 20),
+        (-100.0, {10: -800.0, 20: -500.0}, 20),  # none is above random
+    ],
+)
+def test_medium_is_a_third_of_the_way_to_the_best(random_return: float, curve: dict[int, float], expected: int) -> None:
+    learning: Any = SimpleNamespace(curve=curve)
+    assert collect.medium_step({"train": {"medium": 1 / 3}}, learning, random_return) == expected
+
+
 def test_every_kind_of_sac_is_collected_and_learning_goes_on_where_it_was(
     in_an_empty_place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
