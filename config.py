@@ -151,7 +151,9 @@ def _in_one_line(overrides: Sequence[str], run_dir: Path) -> str:
     """What a job of a sweep was asked, where it lies and what it scored."""
     try:
         score = json.loads((run_dir / "results.json").read_bytes())["score"]
-        outcome = score["reason"] or f"score {score['mean']:.1f} [{score['ci_low']:.1f}, {score['ci_high']:.1f}]"
+        outcome = score["reason"] if score["mean"] is None else f"score {score['mean']:.1f}"
+        if score["ci_low"] is not None:
+            outcome += f" [{score['ci_low']:.1f}, {score['ci_high']:.1f}]"
     except (OSError, ValueError, KeyError):
         outcome = "not finished"
     return f"{' '.join(overrides)}  {run_dir}  {outcome}".strip()

@@ -68,7 +68,7 @@ def memory_advice(config: dict[str, Any]) -> str:
     train, agent, backbone, evaluate = (config[group] for group in ("train", "agent", "backbone", "evaluate"))
     return (
         f"Training needs less with a lower train.batch_size (now {train['batch_size']}), agent.context_length "
-        f"({agent['context_length']}), backbone.hidden_size ({backbone['hidden_size']}) or backbone.num_layers "
-        f"({backbone['num_layers']}), evaluation with a lower evaluate.num_envs ({evaluate['num_envs']}); "
+        f"({agent['context_length']}), backbone.hidden_size ({backbone.get('hidden_size')}) or backbone.num_layers "
+        f"({backbone.get('num_layers')}), evaluation with a lower evaluate.num_envs ({evaluate['num_envs']}); "
         "what other programs hold of the memory counts too"
     )
