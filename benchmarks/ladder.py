@@ -86,6 +86,7 @@ RUNGS: dict[str, Rung] = {
     "interleaved tokens": Rung("agent.token_layout=interleaved"),
     # Which episodes count
     "best half of the episodes": Rung("train.top_fraction=0.5"),
+    "best quarter of the episodes": Rung("train.top_fraction=0.25", "not kept"),
     # Architecture
     "causal convolution of 4": Rung("backbone.conv_width=4", "not kept"),
     "width 128": Rung("backbone.hidden_size=128"),
@@ -97,7 +98,8 @@ RUNGS: dict[str, Rung] = {
     "dropout 0.2": Rung("backbone.dropout=0.2"),
     "average of 0.999": Rung("optimizer.ema_decay=0.999"),
     "weight decay 0.05": Rung("optimizer.weight_decay=0.05"),
-    "half the return scale": Rung("task.return_scale=500"),
+    "return scale 300": Rung("task.return_scale=300", "not kept"),
+    "return scale 2,500": Rung("task.return_scale=2500"),
     "4,000 steps, cosine schedule": Rung("train.num_steps=4000 optimizer.schedule=cosine"),
     "ensemble of 2": Rung("agent.num_members=2"),
     "ensemble of 4": Rung("agent.num_members=4"),
