@@ -96,13 +96,18 @@ class ValueGuided(DecisionTransformer):
             self.actions.squash(predictions.detach().mean(-2)) if self.bootstrap == "policy" else None,
             batch.starts,
         )
-        value = self.critics.value_of(observations[:, :, None].expand(-1, -1, ours.shape[2], -1), ours).mean(-1)
+        value = self._value_of_each(observations, ours if self.eta > 0 else ours.detach())
         size = mean_of_real_steps(value.detach().abs(), batch).clamp(min=SMALLEST_SIZE)
         weight = self._weight(observations, recorded, size) if self.advantage_weight else 1.0
         cloning = mean_of_real_steps(weight * error, batch)
         gain = mean_of_real_steps(value, batch) / size
         metrics |= {"loss": mean_of_real_steps(error, batch).detach(), "value": gain.detach()}
         return cloning - self.eta * gain + critic_loss, metrics
+
+    def _value_of_each(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """The mean value [B, K] of what the members do [B, K, members, size] at observations [B, K, obs_dim]."""
+        seen = observations[:, :, None].expand(-1, -1, actions.shape[2], -1)
+        return self.critics.value_of(seen, actions).mean(-1)
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
         """The policy's parameters and the critics': the gradient of one must not shorten that of the other."""
