@@ -118,9 +118,9 @@ RUNGS: dict[str, Rung] = {
 
 FINALISTS = (
     BASE,
-    "behaviour cloning",
+    "behaviour cloning, half the learning rate",
     "10 % behaviour cloning",
-    "attention, windows of 20",
+    "attention, windows of 20, half the learning rate",
     "IQL, 10,000 steps of 256 pairs",
     "TD3+BC, 10,000 steps of 256 pairs",
     GUIDED,
