@@ -256,14 +256,17 @@ def finals(runs: Path) -> Iterator[list[str]]:
         columns = [
             shown(estimate(column[~np.isnan(column)])) if not np.isnan(column).all() else "" for column in scores.T
         ]
-        whole = not np.isnan(scores).any()
-        mean = shown(estimate(scores.mean(1))) if whole else ""
-        differences = []
-        for ours in (BASE, GUIDED):
-            comparable = whole and rung != ours and not np.isnan(found[ours]).any()
-            differences.append(shown(paired_difference(found[ours].mean(1), scores.mean(1))) if comparable else "")
+        means = scores.mean(1)[~np.isnan(scores).any(1)]
+        mean = shown(estimate(means)) if len(means) else ""
+        differences = [shown_difference(found[ours], scores) if rung != ours else "" for ours in (BASE, GUIDED)]
         cells = [run for name in EVERY_SET for seed in FINAL_SEEDS if (run := read(Cell(name, rung, seed), runs))]
         yield [rung, *columns, mean, *differences, costs(cells)[0] if cells else ""]
+
+
+def shown_difference(ours: Any, theirs: Any) -> str:
+    """Of the means over all sets, over the seeds that both have run on all of them."""
+    seeds = ~np.isnan(ours + theirs).any(1)
+    return shown(paired_difference(ours[seeds].mean(1), theirs[seeds].mean(1))) if seeds.any() else ""
 
 
 def final_runs(runs: Path) -> Iterator[list[str]]:
