@@ -34,7 +34,7 @@ EVERY_SET = {  # halfcheetah last, which no choice was made on
     "walker2d replay": ("walker2d", "Walker2d-v5-learning.hdf5", "Walker2d-v5"),
     **{name: found for name, found in SETS.items() if name.startswith("halfcheetah")},
 }
-FINAL_SEEDS = [10, 11, 12]
+FINAL_SEEDS, GUIDED_SEEDS = [10, 11, 12], [20, 21]  # the second for what value guidance is compared with
 
 
 class Rung(NamedTuple):
@@ -105,8 +105,7 @@ RUNGS: dict[str, Rung] = {
     "ensemble of 4": Rung("agent.num_members=4"),
     # Value guidance
     GUIDED: Rung("agent=value_guided", "the default of `value_guided`"),
-    "critics choose among five": Rung("agent=value_guided agent.candidate_returns=[0.5,0.7,0.85,1.0,1.2]", "not kept"),
-    "critics choose, 0.8 to 1.2": Rung("agent=value_guided agent.candidate_returns=[0.8,1.0,1.2]", "not kept"),
+    "critics choose, 1 and 1.2": Rung("agent=value_guided agent.candidate_returns=[1.0,1.2]", "not kept"),
     "value guided, eta 0.3": Rung("agent=value_guided agent.eta=0.3 agent.candidate_returns=[1.0]", "not kept"),
     "value guided, eta 1": Rung("agent=value_guided agent.eta=1 agent.candidate_returns=[1.0]", "not kept"),
     "value guided, eta 1, values of the policy": Rung(
@@ -116,15 +115,21 @@ RUNGS: dict[str, Rung] = {
 }
 
 
-FINALISTS = (
-    BASE,
-    "behaviour cloning, half the learning rate",
-    "10 % behaviour cloning",
-    "attention, windows of 20, half the learning rate",
-    "IQL, 10,000 steps of 256 pairs",
-    "TD3+BC, 10,000 steps of 256 pairs",
-    GUIDED,
-)
+FINALISTS = {  # the base and the baselines as their best trial has them, and the seeds that no choice was made on
+    "supervised": (
+        FINAL_SEEDS,
+        (
+            BASE,
+            "behaviour cloning, half the learning rate",
+            "10 % behaviour cloning",
+            "attention, windows of 20, half the learning rate",
+        ),
+    ),
+    "with values": (
+        GUIDED_SEEDS,
+        (GUIDED, BASE, "IQL, 10,000 steps of 256 pairs", "TD3+BC, 10,000 steps of 256 pairs"),
+    ),
+}
 
 
 class Cell(NamedTuple):
@@ -159,11 +164,18 @@ def main() -> None:
     if chosen.data_dir and not Path(chosen.data_dir).is_dir():
         raise SystemExit(f"--data-dir: there is no folder at {chosen.data_dir}")
     runs = Path(chosen.runs).resolve()
-    asked = FINALISTS if chosen.finals else chosen.rungs
-    seeds = chosen.seeds if chosen.seeds != [-1] else FINAL_SEEDS if chosen.finals else SCREENING_SEEDS
-    sets = chosen.sets if chosen.sets != [""] else [*EVERY_SET] if chosen.finals else SCREENED
+    seeds = chosen.seeds if chosen.seeds != [-1] else SCREENING_SEEDS
+    sets = chosen.sets if chosen.sets != [""] else SCREENED
     sets = [name for name in sets if chosen.data_dir or EVERY_SET[name][1] is None]
-    cells = [Cell(name, rung, seed) for name in sets for rung in asked for seed in seeds]
+    cells = [Cell(name, rung, seed) for name in sets for rung in chosen.rungs for seed in seeds]
+    if chosen.finals:
+        cells = [
+            Cell(name, rung, seed)
+            for seeds, rungs in FINALISTS.values()
+            for seed in seeds
+            for name in EVERY_SET
+            for rung in rungs
+        ]
     if not chosen.only_print:
         with ThreadPoolExecutor(chosen.jobs) as pool:
             for line in pool.map(lambda cell: train(cell, chosen.data_dir, runs), cells):
@@ -210,15 +222,11 @@ def write_page(sets: Sequence[str], seeds: Sequence[int], runs: Path) -> str:
         "",
         "## All sets",
         "",
-        f"The base, the baselines as their best trial above has them, and the value-guided agent, on seeds "
-        f"{', '.join(map(str, FINAL_SEEDS))}, that",
-        "no choice was made on. Differences are of means over all sets, paired by seed.",
+        "The base, the baselines as their best trial above has them, and the value-guided agent, on seeds that no choice",
+        "was made on. Differences are of means over all sets, paired by seed.",
         "",
         f"`python benchmarks/ladder.py --data-dir DATA_DIR --finals`; the replay set is made by `{REPLAY}`",
-        "",
-        *table(["", *EVERY_SET, "mean", "base minus it", "value guided minus it", "training, s"], finals(runs)),
-        "",
-        *table(["", *(f"{name}, {seed}" for name in EVERY_SET for seed in FINAL_SEEDS)], final_runs(runs)),
+        *(line for kind in FINALISTS for line in ("", *finals(kind, runs))),
     ]
     return "\n".join(lines) + "\n"
 
@@ -249,30 +257,29 @@ def rows(sets: Sequence[str], seeds: Sequence[int], runs: Path) -> Iterator[list
         yield [rung, *columns, difference, *costs(found), outcome, f"`{words}`" if words else ""]
 
 
-def finals(runs: Path) -> Iterator[list[str]]:
-    """Every finalist's score on every set, and what the base and the value-guided agent have on it."""
-    found = {rung: matrix(rung, [*EVERY_SET], FINAL_SEEDS, runs) for rung in FINALISTS}
+def finals(kind: str, runs: Path) -> list[str]:
+    """Every finalist's score on every set, and what the first of them has on it."""
+    seeds, rungs = FINALISTS[kind]
+    found = {rung: matrix(rung, [*EVERY_SET], seeds, runs) for rung in rungs}
+    lines, every = [], []
     for rung, scores in found.items():
         columns = [
             shown(estimate(column[~np.isnan(column)])) if not np.isnan(column).all() else "" for column in scores.T
         ]
         means = scores.mean(1)[~np.isnan(scores).any(1)]
         mean = shown(estimate(means)) if len(means) else ""
-        differences = [shown_difference(found[ours], scores) if rung != ours else "" for ours in (BASE, GUIDED)]
-        cells = [run for name in EVERY_SET for seed in FINAL_SEEDS if (run := read(Cell(name, rung, seed), runs))]
-        yield [rung, *columns, mean, *differences, costs(cells)[0] if cells else ""]
+        difference = shown_difference(found[rungs[0]], scores) if rung != rungs[0] else ""
+        cells = [run for name in EVERY_SET for seed in seeds if (run := read(Cell(name, rung, seed), runs))]
+        lines.append([rung, *columns, mean, difference, *(costs(cells) if cells else ("", ""))])
+        every.append([rung, *("" if np.isnan(score) else f"{score:.1f}" for score in scores.T.ravel())])
+    headings = [kind, *EVERY_SET, "mean", f"{rungs[0]} minus it", "training, s", "acting, us"]
+    return [*table(headings, lines), "", *table(["", *(f"{n}, {seed}" for n in EVERY_SET for seed in seeds)], every)]
 
 
 def shown_difference(ours: Any, theirs: Any) -> str:
     """Of the means over all sets, over the seeds that both have run on all of them."""
     seeds = ~np.isnan(ours + theirs).any(1)
     return shown(paired_difference(ours[seeds].mean(1), theirs[seeds].mean(1))) if seeds.any() else ""
-
-
-def final_runs(runs: Path) -> Iterator[list[str]]:
-    for rung in FINALISTS:
-        scores = matrix(rung, [*EVERY_SET], FINAL_SEEDS, runs)
-        yield [rung, *("" if np.isnan(score) else f"{score:.1f}" for score in scores.T.ravel())]
 
 
 def matrix(rung: str, sets: Sequence[str], seeds: Sequence[int], runs: Path) -> Any:
