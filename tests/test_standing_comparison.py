@@ -28,7 +28,7 @@ def test_cells_that_are_missing_are_printed_as_missing(tmp_path: Path) -> None:
     command += ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "page.md")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     page = (tmp_path / "page.md").read_text()
-    assert "**60 of 64 runs are missing.**" in page
+    assert "**68 of 72 runs are missing.**" in page
     assert "| hopper medium | 50.5 [50.0, 51.0] (n = 2) | missing | 40.5 [40.0, 41.0] (n = 2) |" in page
     assert "| hopper medium | 0 | 50.0 | missing | 40.0 | missing | missing |" in page
     assert "| hopper demo | embedded | missing |" in page

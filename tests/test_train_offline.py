@@ -188,7 +188,8 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], *overrides: str)
 def test_bad_input_is_refused_before_the_first_step(
     tmp_path: Path, hopper_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "dataset must be" in refused(tmp_path, capsys, "dataset=/nowhere.hdf5")
+    assert "there is no file at /nowhere.hdf5" in refused(tmp_path, capsys, "dataset=/nowhere.hdf5")
+    assert "dataset must be" in refused(tmp_path, capsys, "dataset=nowhere")
     own = ("task=hopper", f"dataset={hopper_file}")
     assert "env_id" in refused(tmp_path, capsys, *own)
     assert "11 observation columns, HalfCheetah-v5 gives 17" in refused(tmp_path, capsys, *own, "env_id=HalfCheetah-v5")
