@@ -155,6 +155,7 @@ def test_medium_is_a_third_of_the_way_to_the_best(random_return: float, curve: d
     assert collect.medium_step({"train": {"medium": 1 / 3}}, learning, random_return) == expected
 
 
+@pytest.mark.slow
 def test_every_kind_of_sac_is_collected_and_learning_goes_on_where_it_was(
     in_an_empty_place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
