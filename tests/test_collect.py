@@ -140,8 +140,6 @@ def test_what_cannot_be_collected_is_refused_at_once(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     ("random_return", "curve", "expected"),
     [
@@ -156,6 +154,7 @@ def test_medium_is_a_third_of_the_way_to_the_best(random_return: float, curve: d
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")
 def test_every_kind_of_sac_is_collected_and_learning_goes_on_where_it_was(
     in_an_empty_place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
