@@ -127,7 +127,7 @@ FINALISTS = {  # the base and the baselines as their best trial has them, and th
     ),
     "with values": (
         GUIDED_SEEDS,
-        (GUIDED, BASE, "IQL, 10,000 steps of 256 pairs", "TD3+BC, 10,000 steps of 256 pairs"),
+        (GUIDED, BASE, "IQL, 100 times the advantage", "TD3+BC, eta 0.5"),
     ),
 }
 
