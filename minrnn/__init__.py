@@ -8,5 +8,6 @@ y_next, state = backbone.step(x_next, state)
 """
 
 from minrnn.backbone import MIXERS, Backbone, Block
+from minrnn.ensemble import Ensemble
 
-__all__ = ["MIXERS", "Backbone", "Block"]
+__all__ = ["MIXERS", "Backbone", "Block", "Ensemble"]
