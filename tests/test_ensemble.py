@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from test_export import exported, largest_difference
+from test_value_guided import guided
+from toys import BACKBONES, new_agent, recorded
 
 from agents import WindowSampler, build_agent
 from agents.building import AgentError
 from agents.decision_transformer import DecisionTransformer
 from minrnn import Backbone
 from minrnn.ensemble import Ensemble
-from tests.toys import BACKBONES, new_agent, recorded
 
 
 def member_of(agent: DecisionTransformer, index: int) -> DecisionTransformer:
@@ -111,3 +113,20 @@ def test_discrete_actions_have_ensembles_too() -> None:
 def test_a_wrong_number_of_members_is_refused(asked: object) -> None:
     with pytest.raises(AgentError, match="1 to 64 members"):
         build_agent({**new_agent(recorded()).spec, "num_members": asked})
+
+
+def test_an_ensemble_acts_alike_once_exported() -> None:
+    agent = ensemble(2)
+    assert largest_difference(agent, exported(agent, num_envs=3), "onnx", 3) < 1e-5
+
+
+def test_critics_guide_every_member() -> None:
+    agent = build_agent({**guided(recorded(), candidate_returns=[0.5, 1.0]).spec, "num_members": 2})
+    for network in agent.critics.slow_q:
+        torch.nn.init.normal_(network[-1].weight)
+    loss, _ = agent.loss(batch())
+    loss.backward()
+    assert all(float(head.weight.grad.norm()) > 0 for head in agent.head.members)
+    agent.reset(3, 7.0)
+    assert agent.act(np.zeros((3, 4)), np.zeros(3)).shape == (3, 2)
+    assert largest_difference(agent, exported(agent, num_envs=3), "onnx", 3) < 1e-5
