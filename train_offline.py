@@ -5,6 +5,7 @@ python train_offline.py task=hopper_demo backbone=min_lstm seed=1 train.num_step
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,8 @@ def train_offline(config: dict[str, Any], run: RunDirectory, ranks: Ranks) -> di
 
     device = choose_device(config["device"], config["num_threads"])
     task, episodes = load_task(config)
+    if ranks.is_first and config["agent"]["condition_on_return"] and (doubt := task.doubt_about_target()):
+        print(f"note: {doubt}", file=sys.stderr)
     learner = build_learner(config, task, episodes, device, ranks)
     first_step = restore(run, learner)
     run.begin(task)

@@ -48,6 +48,8 @@ REFERENCE_SCORES: dict[str, Reference] = {
 }
 
 
+TARGET_OVER_BEST = 1.25  # a target return so many times the best recorded one is worth a word
+
 # What `Task.describe` gives, as envs.patterns writes it.
 DESCRIPTION: dict[str, Any] = {
     "env_id": (str, None),
@@ -108,6 +110,16 @@ class Task:
 
     def describe(self) -> dict[str, Any]:
         return asdict(self)
+
+    def doubt_about_target(self) -> str | None:
+        """What is to be said of a target return far above all that was recorded; None where it is within reach."""
+        best = self.dataset["best_return"]
+        if not 0 < TARGET_OVER_BEST * best < self.target_return:
+            return None
+        return (
+            f"the target return, {self.target_return:.0f}, is {self.target_return / best:.1f} times the best return "
+            f"recorded: nothing in the data shows what to do for it. target_return={best:.0f} asks for the best"
+        )
 
     def make_environment(self) -> gymnasium.Env[Any, Any]:
         if self.env_id is None:

@@ -214,3 +214,13 @@ def test_an_agent_is_shown_the_columns_it_learnt_from_in_its_environment_too() -
         np.testing.assert_array_equal(env.reset(seed=1)[0], whole.reset(seed=1)[0][[0, 1, 4]])
     with pytest.raises(TaskError, match="observation_columns must be below the 11"):
         make_environment("Hopper-v5", columns=[11])
+
+
+def test_a_target_far_above_what_was_recorded_is_worth_a_word() -> None:
+    task = describe_task(make_episodes(env_id="Pendulum-v1"), target_return=50.0)
+    doubt = task.doubt_about_target()
+    assert doubt is not None
+    assert "50, is 10.0 times the best return recorded" in doubt
+    assert "target_return=5 asks for the best" in doubt
+    assert replace(task, target_return=6.0).doubt_about_target() is None
+    assert replace(task, target_return=-6.0).doubt_about_target() is None
