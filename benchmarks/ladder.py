@@ -31,10 +31,10 @@ SCREENED, SCREENING_SEEDS = ["hopper demo", "hopper medium"], [0, 1, 2]
 REPLAY = "python collect.py env_id=Walker2d-v5 kinds=[learning] train.num_steps=40000 num_steps=60000 out=DATA_DIR"
 EVERY_SET = {  # halfcheetah last, which no choice was made on
     **{name: found for name, found in SETS.items() if not name.startswith("halfcheetah")},
-    "walker2d replay": ("walker2d", "Walker2d-v5-learning.hdf5", "Walker2d-v5"),
+    "walker2d replay": ("any", "Walker2d-v5-learning.hdf5", "Walker2d-v5"),  # its target: the best return recorded
     **{name: found for name, found in SETS.items() if name.startswith("halfcheetah")},
 }
-FINAL_SEEDS, GUIDED_SEEDS = [10, 11, 12], [20, 21]  # the second for what value guidance is compared with
+FINAL_SEEDS = [20, 21, 22]
 
 
 class Rung(NamedTuple):
@@ -101,6 +101,11 @@ RUNGS: dict[str, Rung] = {
     "return scale 300": Rung("task.return_scale=300", "not kept"),
     "return scale 2,500": Rung("task.return_scale=2500"),
     "4,000 steps, cosine schedule": Rung("train.num_steps=4000 optimizer.schedule=cosine"),
+    "attention, half the learning rate, in the base's time": Rung(
+        f"{DT} optimizer.learning_rate=0.0005 train.num_steps=1350", "equal time"
+    ),
+    "IQL, in the base's time": Rung("experiment=iql agent.advantage_weight=100 train.num_steps=2200", "equal time"),
+    "TD3+BC, in the base's time": Rung("experiment=td3_bc agent.eta=0.5 train.num_steps=2200", "equal time"),
     "ensemble of 2": Rung("agent.num_members=2"),
     "ensemble of 4": Rung("agent.num_members=4"),
     # Value guidance
@@ -126,7 +131,7 @@ FINALISTS = {  # the base and the baselines as their best trial has them, and th
         ),
     ),
     "with values": (
-        GUIDED_SEEDS,
+        FINAL_SEEDS,
         (GUIDED, BASE, "IQL, 100 times the advantage", "TD3+BC, eta 0.5"),
     ),
 }
