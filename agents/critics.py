@@ -55,7 +55,7 @@ class Critics(nn.Module):
         values = self.v(observations).squeeze(-1)
         with torch.no_grad():
             slow_values = _lowest(self.slow_q, pairs)
-            ahead = values if policy_actions is None else self.value_of(observations, _disturbed(policy_actions))
+            ahead = values if policy_actions is None else self.value_of(observations, policy_actions)
             targets, known = self._targets(ahead, rewards, terminated, valid_mask, starts)
         missing = slow_values - values
         weights = torch.where(missing > 0, self.expectile, 1 - self.expectile)
@@ -98,11 +98,6 @@ def _network(input_size: int, hidden_size: int) -> nn.Sequential:
     nn.init.zeros_(last.weight)  # until something is known, no action is worth more than another
     nn.init.zeros_(last.bias)
     return nn.Sequential(*layers, last)
-
-
-def _disturbed(actions: Tensor) -> Tensor:
-    """With TD3's noise, so that a value that stands alone among its neighbours is not believed."""
-    return (actions + (0.2 * torch.randn_like(actions)).clamp(-0.5, 0.5)).clamp(-1, 1)
 
 
 def _lowest(networks: nn.ModuleList, pairs: Tensor) -> Tensor:

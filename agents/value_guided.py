@@ -93,7 +93,7 @@ class ValueGuided(DecisionTransformer):
             batch.rewards / self.return_scale,
             batch.terminated,
             batch.valid_mask,
-            self.actions.squash(predictions.detach().mean(-2)) if self.bootstrap == "policy" else None,
+            self._disturbed(self.actions.squash(predictions.detach().mean(-2))) if self.bootstrap == "policy" else None,
             batch.starts,
         )
         value = self._value_of_each(observations, ours if self.eta > 0 else ours.detach())
@@ -103,6 +103,13 @@ class ValueGuided(DecisionTransformer):
         gain = mean_of_real_steps(value, batch) / size
         metrics |= {"loss": mean_of_real_steps(error, batch).detach(), "value": gain.detach()}
         return cloning - self.eta * gain + critic_loss, metrics
+
+    def _disturbed(self, actions: Tensor) -> Tensor:
+        """With TD3's noise, so that a value that stands alone among its neighbours is not believed."""
+        assert isinstance(self.actions, ContinuousActions)
+        farthest = self.actions.farthest
+        noise = (0.2 * torch.randn_like(actions)).clamp(-0.5, 0.5)
+        return (actions + noise).clamp(-farthest, farthest)
 
     def _value_of_each(self, observations: Tensor, actions: Tensor) -> Tensor:
         """The mean value [B, K] of what the members do [B, K, members, size] at observations [B, K, obs_dim]."""

@@ -11,6 +11,7 @@ from test_decision_transformer import break_of_padding, whole_episodes
 from toys import new_agent, recorded
 
 from agents import WindowSampler, build_agent
+from agents.actions import ContinuousActions
 from agents.building import AgentError
 from agents.critics import Critics
 from agents.learner import Learner
@@ -119,7 +120,7 @@ def test_padding_never_changes_the_loss() -> None:
 
 
 def test_targets_may_go_on_as_the_policy_would() -> None:
-    """Of a policy that always acts alike: the lower slow Q of that action, disturbed a little, is what lies ahead."""
+    """The lower slow Q of what the policy does is what lies ahead."""
     torch.manual_seed(0)
     model = critics(trace=0.0)
     for network in model.slow_q:
@@ -130,12 +131,22 @@ def test_targets_may_go_on_as_the_policy_would() -> None:
     seen = []
     model._targets = lambda values, *rest: seen.append(values) or Critics._targets(model, values, *rest)  # type: ignore[method-assign, func-returns-value]
     model.loss(observations, actions, rewards, terminated, valid_mask, policy_actions)
-    low, high = (model.value_of(observations, (policy_actions + at).clamp(-1, 1)) for at in (-0.5, 0.5))
-    undisturbed = model.value_of(observations, policy_actions)
-    assert not torch.equal(seen[0], undisturbed)  # TD3's noise
-    assert (seen[0] - undisturbed).abs().max() <= 2 * (high - low).abs().max()
+    torch.testing.assert_close(seen[0], model.value_of(observations, policy_actions))
     model.loss(observations, actions, rewards, terminated, valid_mask)
     torch.testing.assert_close(seen[1], model.v(observations).squeeze(-1).detach())
+
+
+@pytest.mark.parametrize("bound", [1.0, None])
+def test_the_policy_is_disturbed_a_little_and_within_its_bounds(bound: float | None) -> None:
+    """An action without bounds is not cut at those that others have."""
+    agent = guided(recorded())
+    low = None if bound is None else -bound
+    agent.actions = ContinuousActions([low], [bound])
+    policy_actions = torch.full((500, 4, 1), 0.9 if bound else 3.0)
+    disturbed = agent._disturbed(policy_actions)
+    assert not torch.equal(disturbed, policy_actions)
+    assert (disturbed - policy_actions).abs().max() <= 0.5 + 1e-6
+    assert (disturbed.max() == 1.0) if bound else (disturbed.max() > 3.0)
 
 
 def test_what_the_policy_gains_teaches_the_policy_alone() -> None:
