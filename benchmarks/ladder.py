@@ -26,7 +26,7 @@ from standing_comparison import SETS, shown
 from envs.scores import estimate, paired_difference
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMON = "~tuned train.evaluate_every=0 train.checkpoint_every=2000 num_threads=1"  # 2,000 steps are the default
+COMMON = "train.evaluate_every=0 train.checkpoint_every=2000 num_threads=1"  # 2,000 steps are the default
 SCREENED, SCREENING_SEEDS = ["hopper demo", "hopper medium"], [0, 1, 2]
 REPLAY = "python collect.py env_id=Walker2d-v5 kinds=[learning] train.num_steps=40000 num_steps=60000 out=DATA_DIR"
 EVERY_SET = {  # halfcheetah last, which no choice was made on
@@ -212,7 +212,7 @@ def write_page(sets: Sequence[str], seeds: Sequence[int], runs: Path) -> str:
         "mean normalised score with its 95 % bootstrap interval over seeds, and the mean difference over these sets",
         "paired by seed. 2,000 gradient steps of 1,250 environment steps at width 64, last checkpoint, one target",
         "declared before training, 20 episodes a run. Three seeds make wide intervals: one that holds zero shows no",
-        "gain. Acting is the policy's share of a step of ten environments. Base: the defaults, without `tuned/`.",
+        "gain. Acting is the policy's share of a step of ten environments. Base: the defaults.",
         "",
         f"`python benchmarks/ladder.py --data-dir DATA_DIR`, one run: `python train_offline.py "
         f"{' '.join(Cell('hopper medium', BASE, 0).words('DATA_DIR'))}`",
