@@ -63,8 +63,9 @@ class Composer:
             composed = compose(self.root, list(lines), return_hydra_config=True)
             choices = _choices(composed)
             exceptions = {group: choices.get(group) for group in EXCEPTION_GROUPS if choices.get(group) != "none"}
-            if any(choice in self._group_options(group, lines) for group, choice in exceptions.items()):
-                composed = compose(self.root, _without_exceptions(chosen, choices))
+            there = [group for group, choice in exceptions.items() if choice in self._group_options(group, lines)]
+            if there:
+                composed = compose(self.root, _without_exceptions(chosen, choices, there))
             self._defaults[lines] = _plain(composed)
         return self._defaults[lines]
 
@@ -165,12 +166,12 @@ def _choices(composed: DictConfig) -> dict[str, str]:
     return {group: choice for group, choice in chosen.items() if not group.startswith("hydra")}
 
 
-def _without_exceptions(chosen: list[Override], choices: dict[str, str]) -> list[str]:
-    """Overrides that choose the same files as `choices`, but for those that change values defined elsewhere."""
+def _without_exceptions(chosen: list[Override], choices: dict[str, str], exceptions: list[str]) -> list[str]:
+    """Overrides that choose the same files as `choices`, but for the `exceptions`, which change others' values."""
     by_hand = [override for override in chosen if override.key_or_group not in EXCEPTION_GROUPS]
     named = {override.key_or_group for override in by_hand} | set(EXCEPTION_GROUPS)
     implied = [f"{group}={choice}" for group, choice in choices.items() if group not in named]
-    removed = [f"~{group}" for group in EXCEPTION_GROUPS if group in choices and group != "experiment"]
+    removed = [f"~{group}" for group in exceptions if group != "experiment"]
     if "experiment" in choices:  # it stays, since the name of another file is made with it
         removed.append("experiment=none")
     return [str(override.input_line) for override in by_hand] + implied + removed
