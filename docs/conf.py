@@ -32,7 +32,6 @@ GROUPS = {
     "task": "task=",
     "experiment": "experiment=",
     "launcher": "+launcher=",
-    "tuned": "What a task and a backbone change together",
     "scaled": "What an experiment changes for one backbone",
 }
 
