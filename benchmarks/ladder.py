@@ -132,7 +132,14 @@ FINALISTS = {  # the base and the baselines as their best trial has them, and th
     ),
     "with values": (
         FINAL_SEEDS,
-        (GUIDED, BASE, "IQL, 100 times the advantage", "TD3+BC, eta 0.5"),
+        (
+            GUIDED,
+            BASE,
+            "IQL, 100 times the advantage",
+            "IQL, in the base's time",
+            "TD3+BC, eta 0.5",
+            "TD3+BC, in the base's time",
+        ),
     ),
 }
 
