@@ -106,7 +106,7 @@ RUNGS: dict[str, Rung] = {
     ),
     "IQL, in the base's time": Rung("experiment=iql agent.advantage_weight=100 train.num_steps=2200", "equal time"),
     "TD3+BC, in the base's time": Rung("experiment=td3_bc agent.eta=0.5 train.num_steps=2200", "equal time"),
-    "ensemble of 2": Rung("agent.num_members=2"),
+    "ensemble of 2": Rung("agent.num_members=2", "an option"),
     "ensemble of 4": Rung("agent.num_members=4"),
     # Value guidance
     GUIDED: Rung("agent=value_guided", "the default of `value_guided`"),
