@@ -62,10 +62,10 @@ class Composer:
         if lines not in self._defaults:
             composed = compose(self.root, list(lines), return_hydra_config=True)
             choices = _choices(composed)
-            exceptions = {group: choices.get(group) for group in EXCEPTION_GROUPS if choices.get(group) != "none"}
-            there = [group for group, choice in exceptions.items() if choice in self._group_options(group, lines)]
-            if there:
-                composed = compose(self.root, _without_exceptions(chosen, choices, there))
+            files = {group: choices.get(group) for group in EXCEPTION_GROUPS if choices.get(group) != "none"}
+            exceptions = [group for group, file in files.items() if file in self._group_options(group, lines)]
+            if exceptions:
+                composed = compose(self.root, _without_exceptions(chosen, choices, exceptions))
             self._defaults[lines] = _plain(composed)
         return self._defaults[lines]
 

@@ -145,9 +145,8 @@ def _draw_returns(axes: Any, rows: list[dict[str, Any]], results: dict[str, Any]
     for (heading, value), style in zip(recorded_returns(task).items(), (":", "--", "-"), strict=True):
         axes.axhline(value, color="black", linestyle=style, linewidth=1, label=heading)
     axes.set(xlabel="gradient steps", ylabel="return", ylim=(0, None))
-    axes.legend(
-        fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False
-    )  # off the curve
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}  # so that no point of the curve is hidden
+    axes.legend(fontsize="small", ncols=2, frameon=False, **above)
 
 
 def _agent_row(results: dict[str, Any]) -> tuple[str, str, str, str]:
