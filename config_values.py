@@ -14,6 +14,7 @@ MISSING = "???"  # how Hydra writes a value that must be given
 # Keys that may be null, and the type they have otherwise.
 NULLABLE: dict[str, type] = {
     "acting_mode": str,
+    "agent.top_return": float,
     "backbone.conv_width": int,
     "backbone.mixer.memory_length": int,
     "backbone.mixer.window": int,
@@ -53,6 +54,7 @@ RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     (r"discount|trace|expectile", "at least 0 and at most 1", lambda value: 0 <= value <= 1),
     (r"num_\w+|\w+_size|\w+_length|\w+_every|window|accumulate", "at least 1", lambda value: value >= 1),
     (r"dropout|ema_decay", "at least 0 and less than 1", lambda value: 0 <= value < 1),
+    (r"top_return", "at most 1", lambda value: value <= 1),
     (r"top_fraction", "more than 0 and at most 1", lambda value: 0 < value <= 1),
     (r"learning_rate|max_grad_norm|return_scale|mlp_ratio|expansion", "more than 0", lambda value: value > 0),
 )

@@ -32,6 +32,7 @@ def main(config: dict[str, Any]) -> None:
     checkpoint = best_checkpoint(run_dir) if config["checkpoint"] == "best" else run_dir
     agent = load_agent(checkpoint).to(choose_device(config["device"], config["num_threads"]))
     agent.acting_mode = config["acting_mode"] or agent.acting_mode
+    check_asking(agent, config)
     task = Task.from_description(read_json(run_dir / "task.json"))
     if config["env_id"] is not None:
         task = task.in_environment(config["env_id"])
@@ -64,6 +65,16 @@ def check_sweep(asked: Any) -> None:
     numbers = asked if isinstance(asked, list) and asked else [asked]
     if asked is not None and not all(isinstance(one, Real) and not isinstance(one, bool) for one in numbers):
         raise ConfigError(f"target_sweep must be a number of returns to ask for, or a list of returns; got {asked!r}")
+
+
+def check_asking(agent: DecisionTransformer, config: dict[str, Any]) -> None:
+    """A sweep over targets needs an agent that is asked for one: ConfigError. A single target gets a note."""
+    if agent.condition_on_return:
+        return
+    if config["target_sweep"] is not None:
+        raise ConfigError("target_sweep needs an agent that is asked for a return, such as agent=decision_transformer")
+    if config["target_return"] is not None:
+        print("note: this agent is asked for no return; target_return changes nothing", file=sys.stderr)
 
 
 def sweep_targets(agent: DecisionTransformer, task: Task, config: dict[str, Any]) -> dict[str, Any]:
@@ -153,6 +164,7 @@ def judge(
         "lengths": evaluation.lengths.tolist(),
         "protocol": {
             "checkpoint": "last",
+            "asks_for_return": agent.condition_on_return,
             "target_return": asked,
             "target_declared_before_training": asked == task.target_return,
             "acting_mode": agent.acting_mode,
@@ -162,6 +174,14 @@ def judge(
         "provenance": {**task.describe(), "physics": physics_version()},
         "seconds": {"evaluation": evaluation.seconds, "environments": evaluation.env_seconds},
     }
+
+
+def target_in_words(protocol: dict[str, Any]) -> str:
+    """Which return an agent was asked for, and since when that was settled."""
+    if not protocol.get("asks_for_return", True):
+        return "no return asked for"
+    asked = "declared before training" if protocol["target_declared_before_training"] else "asked for afterwards"
+    return f"target return {protocol['target_return']:,.0f} ({asked})"
 
 
 if __name__ == "__main__":

@@ -129,6 +129,7 @@ def description(policy: OneStepPolicy, task: Task, target_return: float, checkpo
         "outputs": "actions, then the state for the next step, in the order of the state",
         "target_return": target_return,
         "acting_mode": policy.agent.acting_mode,
+        "condition_on_return": policy.agent.condition_on_return,
         "checkpoint": checkpoint,
         "task": task.describe(),
     }

@@ -86,6 +86,7 @@ class OnnxPolicy:
             raise PolicyError(f"expected a policy that export.py wrote with format=onnx: {error}") from error
         _check(self.about)
         self.acting_mode = self.about["acting_mode"]
+        self.condition_on_return: bool = self.about.get("condition_on_return", True)
         self.num_rows: int = self.about["inputs"][0]["shape"][0]
         self._names = [given.name for given in self._session.get_inputs()]
         self._state = first_state(self.about)

@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from evaluate import target_in_words
+
 
 class StepsPerSecond(ProgressColumn):
     """The speed over the last seconds."""
@@ -80,9 +82,8 @@ def print_results(results: dict[str, Any], run_dir: Path, file: str = "results.j
     console.print(table)
     for failure in results.get("failures", []):
         console.print(f"episode of seed {failure['seed']} failed and is left out: {failure['reason']}", highlight=False)
-    asked = "declared before training" if protocol["target_declared_before_training"] else "asked for afterwards"
     console.print(
-        f"{protocol['checkpoint']} checkpoint, target return {protocol['target_return']:.0f} ({asked}), "
+        f"{protocol['checkpoint']} checkpoint, {target_in_words(protocol)}, "
         f"acting: {protocol['acting_mode']}, {task['physics']}",
         highlight=False,
     )

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 from config import command_line, run_directory
 
 if TYPE_CHECKING:  # what is heavy is imported where it is used, so that a wrong override is answered at once
+    from collections.abc import Iterator
+
     import torch
 
+    from agents import WindowSampler
     from agents.learner import Learner
     from agents.parallel import Ranks
     from envs import Episodes
@@ -55,9 +58,10 @@ def train_offline(config: dict[str, Any], run: RunDirectory, ranks: Ranks) -> di
 
     device = choose_device(config["device"], config["num_threads"])
     task, episodes = load_task(config)
-    if ranks.is_first and config["agent"]["condition_on_return"] and (doubt := task.doubt_about_target()):
-        print(f"note: {doubt}", file=sys.stderr)
     learner = build_learner(config, task, episodes, device, ranks)
+    if ranks.is_first:
+        for note in notes(config, task, learner.sampler):
+            print(f"note: {note}", file=sys.stderr)
     first_step = restore(run, learner)
     run.begin(task)
     began = time.perf_counter()
@@ -109,7 +113,7 @@ def train(
                 progress.show(values["loss"])
             is_checkpoint = is_due(step, settings["checkpoint_every"], last_step)
             if is_checkpoint and config["agent"]["acting_mode"] == "auto":
-                choose_acting_mode(learner.acting_agent, learner.sampler.episodes)
+                choose_acting_mode(learner.acting_agent, learner.sampler)
                 learner.acting_agent.acting_mode = ranks.first(learner.acting_agent.acting_mode)
             if is_due(step, settings["evaluate_every"]) and step < last_step and task.env_id is not None:
                 results = judge(
@@ -143,6 +147,22 @@ def load_task(config: dict[str, Any]) -> tuple[Task, Episodes]:
     return task, episodes
 
 
+def notes(config: dict[str, Any], task: Task, sampler: WindowSampler) -> Iterator[str]:
+    """What a user may not expect of this config on this data."""
+    episodes, kept = sampler.episodes, sampler.kept
+    if len(kept) < len(episodes):
+        yield (
+            f"learns from {len(kept):,} of {len(episodes):,} episodes, {episodes.lengths[kept].sum():,} of "
+            f"{episodes.num_steps:,} steps, those of returns from {episodes.returns[kept].min():.0f} on; "
+            "agent=behavior_cloning learns from all"
+        )
+    doubt = task.doubt_about_target()
+    if config["agent"]["condition_on_return"] and doubt:
+        yield doubt
+    if config["target_return"] is not None and not config["agent"]["condition_on_return"]:
+        yield "this agent is asked for no return; target_return is for such as agent=decision_transformer"
+
+
 def build_learner(
     config: dict[str, Any], task: Task, episodes: Episodes, device: torch.device, ranks: Ranks | None = None
 ) -> Learner:
@@ -157,6 +177,7 @@ def build_learner(
     spec = {"backbone": config["backbone"], "actions": task.actions, "settings": settings}
     spec |= {key: settings.pop(key) for key in ("name", "num_members")}
     timestep_embedding = settings.pop("timestep_embedding")
+    imitated = {key: settings.pop(key) for key in ("top_fraction", "top_return")}
     if settings["acting_mode"] == "auto":
         settings["acting_mode"] = "carried"  # until the first checkpoint, when it is measured
     settings |= observation_statistics(episodes)
@@ -167,8 +188,8 @@ def build_learner(
     sampler = WindowSampler(
         episodes,
         context_length=settings["context_length"],
-        top_fraction=config["train"]["top_fraction"],
         packed=config["train"]["packed"],
+        **imitated,
     )
     return Learner(
         agent,

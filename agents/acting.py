@@ -16,23 +16,32 @@ from envs.episodes import Episodes
 TOLERANCE = 1.05
 
 
-def choose_acting_mode(agent: DecisionTransformer, episodes: Episodes) -> None:
-    """Sets the agent's acting mode by comparing both on recorded steps older than the training window.
+def choose_acting_mode(agent: DecisionTransformer, sampler: WindowSampler) -> None:
+    """Sets the agent's acting mode by comparing both on steps it learns from that are older than the training window.
 
-    When no recorded episode outlives the window the two modes are one, and the carried state is the cheaper.
+    When no such episode outlives the window the two modes are one, and the carried state is the cheaper.
     """
-    errors = acting_errors(agent, episodes)
+    errors = acting_errors(agent, sampler.episodes, among=sampler.kept)
     agent.acting_mode = "window" if errors and errors["carried"] > TOLERANCE * errors["window"] else "carried"
 
 
 @torch.inference_mode()
 def acting_errors(
-    agent: DecisionTransformer, episodes: Episodes, *, num_episodes: int = 16, num_steps: int = 32
+    agent: DecisionTransformer,
+    episodes: Episodes,
+    *,
+    among: NDArray[np.int64] | None = None,
+    num_episodes: int = 16,
+    num_steps: int = 32,
 ) -> dict[str, float]:
-    """Error of the predicted actions by mode, over num_steps late steps of each of the longest episodes."""
+    """Error of the predicted actions by mode, over num_steps late steps of each of the longest episodes.
+
+    among: the indices of the episodes to take the longest of; None for all.
+    """
     agent.eval()
     context_length = agent.context_length
-    longest = np.argsort(-episodes.lengths, kind="stable")[:num_episodes]
+    among = np.arange(len(episodes)) if among is None else among
+    longest = among[np.argsort(-episodes.lengths[among], kind="stable")][:num_episodes]
     longest = longest[episodes.lengths[longest] > context_length]
     if len(longest) == 0:
         return {}

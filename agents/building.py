@@ -14,6 +14,7 @@ from minrnn.ensemble import Ensemble
 AGENTS: dict[str, type[DecisionTransformer]] = {
     "decision_transformer": DecisionTransformer,
     "behavior_cloning": DecisionTransformer,
+    "filtered_bc": DecisionTransformer,
     "value_guided": ValueGuided,
 }
 

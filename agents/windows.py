@@ -34,8 +34,8 @@ class WindowSampler:
     to begin with the episode, so that context_length windows of each episode begin as acting does: with no past.
     Drawing the first step uniformly instead shows a fresh start once an episode.
 
-    top_fraction keeps that share of the episodes, best returns first (at least one): filtered behaviour cloning.
-    packed: where an episode ends the window goes on with the next one instead of padding, and says so in `starts`.
+    top_fraction and top_return: what is learnt from, see `best_episodes`; `kept` holds their indices. packed: where an
+    episode ends the window goes on with the next one that is kept instead of padding, and says so in `starts`.
     """
 
     def __init__(
@@ -44,15 +44,16 @@ class WindowSampler:
         *,
         context_length: int,
         top_fraction: float = 1.0,
+        top_return: float | None = None,
         packed: bool = False,
     ) -> None:
-        if top_fraction < 1.0:
-            num_kept = max(1, round(top_fraction * len(episodes)))
-            episodes = episodes.select(np.sort(np.argsort(-episodes.returns, kind="stable")[:num_kept]))
         self.episodes = episodes
+        self.kept = best_episodes(episodes.returns, top_fraction, top_return)
         self.context_length, self.packed = context_length, packed
         self._returns_to_go = returns_to_go(episodes)
-        self._windows_up_to = np.cumsum(episodes.lengths + context_length - 1)
+        self._begins, self._ends = episodes.offsets[self.kept], episodes.offsets[self.kept + 1]
+        self._windows_up_to = np.cumsum(self._ends - self._begins + context_length - 1)
+        self._steps_before = np.cumsum([0, *(self._ends - self._begins)])  # of the kept episodes end to end
 
     def sample(self, batch_size: int, *, seed: int, step: int) -> Batch:
         """The batch of this step of the run with this seed: the same whenever and wherever it is asked for."""
@@ -62,41 +63,59 @@ class WindowSampler:
         """The rows of the flat store at which the windows of that batch begin, [batch_size]."""
         rng = np.random.default_rng([seed, step])
         drawn = rng.integers(self._windows_up_to[-1], size=batch_size)
-        episode = np.searchsorted(self._windows_up_to, drawn, side="right")
-        steps_to_end = self._windows_up_to[episode] - drawn
-        begin, end = self.episodes.offsets[episode], self.episodes.offsets[episode + 1]
-        starts: np.ndarray = np.maximum(end - steps_to_end, begin)
+        place = np.searchsorted(self._windows_up_to, drawn, side="right")
+        steps_to_end = self._windows_up_to[place] - drawn
+        starts: np.ndarray = np.maximum(self._ends[place] - steps_to_end, self._begins[place])
         return starts
 
     def num_real_steps(self, starts: np.ndarray) -> int:
         """How many steps of the windows that begin at these rows are not padding."""
         if self.packed:
             return len(starts) * self.context_length
-        episode = np.searchsorted(self.episodes.offsets, starts, side="right") - 1
-        return int(np.minimum(self.episodes.offsets[episode + 1] - starts, self.context_length).sum())
+        return int(np.minimum(self._ends[self._place(starts)] - starts, self.context_length).sum())
 
     def windows(self, starts: np.ndarray) -> Batch:
         """The windows that begin at these rows of the flat store; unless packed, each ends with its episode."""
-        rows = starts[:, None] + np.arange(self.context_length)
+        place, ahead = self._place(starts)[:, None], np.arange(self.context_length)
         if self.packed:
-            rows %= self.episodes.num_steps
-            episode = np.searchsorted(self.episodes.offsets, rows, side="right") - 1
+            steps = self._steps_before[place] + starts[:, None] - self._begins[place] + ahead
+            steps %= self._steps_before[-1]
+            place = np.searchsorted(self._steps_before, steps, side="right") - 1
+            rows = self._begins[place] + steps - self._steps_before[place]
             valid_mask = np.ones_like(rows, dtype=np.bool_)
         else:
-            episode = np.searchsorted(self.episodes.offsets, starts[:, None], side="right") - 1
-            end = self.episodes.offsets[episode + 1]
-            valid_mask = rows < end
-            rows = np.minimum(rows, end - 1)
-        timesteps = rows - self.episodes.offsets[episode]
+            rows = starts[:, None] + ahead
+            valid_mask = rows < self._ends[place]
+            rows = np.minimum(rows, self._ends[place] - 1)
+        timesteps = rows - self._begins[place]
         begins = timesteps == 0
         actions = self.episodes.actions
         previous_actions = actions[np.maximum(rows - 1, 0)]
         previous_actions[begins] = -1 if self.episodes.is_discrete else 0.0
         arrays = (self.episodes.observations[rows], actions[rows], previous_actions, self._returns_to_go[rows])
-        terminated = self.episodes.terminated[episode] & (rows == self.episodes.offsets[episode + 1] - 1)
+        terminated = self.episodes.terminated[self.kept[place]] & (rows == self._ends[place] - 1)
         rewards = self.episodes.rewards[rows]
         tensors = (torch.from_numpy(array) for array in (*arrays, timesteps, valid_mask, rewards, terminated))
         return Batch(*tensors)._replace(starts=torch.from_numpy(begins) if self.packed else None)
+
+    def _place(self, rows: np.ndarray) -> np.ndarray:
+        """Which of the kept episodes these rows of the flat store are in."""
+        return np.searchsorted(self._begins, rows, side="right") - 1
+
+
+def best_episodes(returns: np.ndarray, top_fraction: float, top_return: float | None) -> np.ndarray:
+    """The indices, in order, of the episodes that are worth imitating, by their returns [E].
+
+    The best top_fraction of them, at least one; and all that came near the best, at least the share top_return of the
+    way from the mean return to the highest (None: no others). Where one policy was recorded few are far above its mean;
+    where a good and a bad one were, all of the good one's are.
+    """
+    kept = np.zeros(len(returns), np.bool_)
+    kept[np.argsort(-returns, kind="stable")[: max(1, round(top_fraction * len(returns)))]] = True
+    if top_return is not None:
+        best = returns.max()
+        kept |= best - returns <= (1 - top_return) * max(0.0, best - returns.mean())
+    return np.flatnonzero(kept)
 
 
 def returns_to_go(episodes: Episodes) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from evaluate import target_in_words
 from reports.runs import Run
 
 
@@ -17,7 +18,6 @@ def card(run: Run, licence: str | None) -> str:
     assert run.results is not None
     results, about = run.results, run.about
     data, rules, score = about["dataset"], results["protocol"], results["score"]
-    declared = "declared before training" if rules["target_declared_before_training"] else "asked for afterwards"
     returns = results["returns"]
     lines = [
         "---",
@@ -37,7 +37,7 @@ def card(run: Run, licence: str | None) -> str:
         f"| return | {_returns(returns)} |",
         f"| episodes | {len(returns)}, resets seeded from {rules['first_seed']}; {len(results['failures'])} failed |",
         f"| checkpoint | {rules['checkpoint']} |",
-        f"| target return | {rules['target_return']:g}, {declared} |",
+        f"| asked for | {target_in_words(rules)} |",
         f"| acting | {rules['acting_mode']} |",
         f"| environment | {about['env_id'] or 'none'}; {about['physics']} |",
         f"| 0 and 100 are | {_reference(about['reference'])} |",

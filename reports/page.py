@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from envs.scores import Estimate, paired_difference, probability_of_improvement
+from evaluate import target_in_words
 from reports import figures
 from reports.runs import Group, Run, group_runs, read_if_there
 
@@ -214,11 +215,10 @@ def _recorded(value: float, reference: dict[str, Any] | None) -> list[str]:
 def _caption(task: str, groups: list[Group]) -> str:
     run = groups[0].runs[0]
     rules = run.results["protocol"] if run.results else {}
-    declared = "declared before training" if rules["target_declared_before_training"] else "asked for afterwards"
     single = all(len(group.runs) == 1 for group in groups)
     over = "over its episodes" if single else "over runs (percentile bootstrap)"
     return (
-        f"{task}. Last checkpoint, target return {rules['target_return']:,.0f} ({declared}), {rules['num_episodes']} "
+        f"{task}. Last checkpoint, {target_in_words(rules)}, {rules['num_episodes']} "
         f"episodes a run; 95 % intervals {over}. Acting without the environment's own time."
     )
 

@@ -15,8 +15,8 @@ from envs.scores import Estimate, estimate, interquartile_mean
 CONFIG: dict[str, Any] = {
     "seed": int,
     "backbone": {"name": str},
-    "agent": {"name": str, "token_layout": str},
-    "train": {"top_fraction": float, "num_steps": int},
+    "agent": {"name": str, "token_layout": str, "top_fraction": float, "top_return": (float, None)},
+    "train": {"num_steps": int},
 }
 
 
@@ -37,8 +37,9 @@ class Run:
         words = [backbone, agent["name"].replace("_", " ")]
         if agent["token_layout"] != "merged":
             words.append(agent["token_layout"])
-        if self.config["train"]["top_fraction"] < 1:
-            words.append(f"best {100 * self.config['train']['top_fraction']:g} % of the episodes")
+        if agent["top_fraction"] < 1:
+            words.append(f"best {100 * agent['top_fraction']:g} % of the episodes")
+            words += [] if agent["top_return"] is None else [f"and those within {agent['top_return']:g} of the best"]
         return ", ".join(words)
 
     @property

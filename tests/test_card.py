@@ -28,7 +28,7 @@ def test_the_card_says_what_the_run_says(tmp_path: Path) -> None:
     for said in (
         "| normalised score | 52.2 (95 % interval 51.2 to 53.2 over episodes) |",
         "| return | mean 104.5, lowest 103.0, highest 106.0 |",
-        "| target return | 150, declared before training |",
+        "| asked for | target return 150 (declared before training) |",
         "a return of 0 and of 200: somebody",
         "seed 3",
         "ab" * 32,

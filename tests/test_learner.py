@@ -93,13 +93,22 @@ def test_the_acting_mode_with_the_smaller_error_is_chosen(monkeypatch: pytest.Mo
     assert set(errors) == {"carried", "window"}
     assert errors["carried"] != errors["window"]
     for carried, expected in ((2.0, "window"), (1.0, "carried")):
-        monkeypatch.setattr("agents.acting.acting_errors", lambda *_, c=carried: {"carried": c, "window": 1.0})
-        choose_acting_mode(agent, episodes)
+        monkeypatch.setattr("agents.acting.acting_errors", lambda *_, c=carried, **__: {"carried": c, "window": 1.0})
+        choose_acting_mode(agent, WindowSampler(episodes, context_length=5))
         assert agent.acting_mode == expected
 
 
 def test_episodes_no_longer_than_the_window_leave_nothing_to_choose() -> None:
     episodes = recorded((5, 3))
     agent = new_agent(episodes, acting_mode="window")
-    choose_acting_mode(agent, episodes)
+    choose_acting_mode(agent, WindowSampler(episodes, context_length=5))
     assert agent.acting_mode == "carried"
+
+
+def test_the_acting_mode_is_measured_on_what_is_imitated(monkeypatch: pytest.MonkeyPatch) -> None:
+    episodes = recorded((40, 60, 3))
+    sampler = WindowSampler(episodes, context_length=5, top_fraction=0.1)
+    agent = new_agent(episodes)
+    alone = acting_errors(agent, episodes.select(sampler.kept))
+    assert acting_errors(agent, episodes, among=sampler.kept) == pytest.approx(alone)
+    assert alone != pytest.approx(acting_errors(agent, episodes))

@@ -29,8 +29,8 @@ def make_run(folder: Path, *, seed: int = 0, backbone: str = "min_gru", level: f
     config = {
         "seed": seed,
         "backbone": {"name": backbone},
-        "agent": {"name": "decision_transformer", "token_layout": "merged"},
-        "train": {"top_fraction": 1.0, "num_steps": 20},
+        "agent": {"name": "decision_transformer", "token_layout": "merged", "top_fraction": 1.0, "top_return": None},
+        "train": {"num_steps": 20},
     }
     dataset = {
         "id": "toy<data>",

@@ -52,7 +52,8 @@ def hopper_file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("layout", ["merged", "interleaved"])
 @pytest.mark.parametrize("backbone", sorted(BACKBONES))
 def test_a_backbone_and_a_layout_are_swapped_by_one_word(tmp_path: Path, backbone: str, layout: str) -> None:
-    path = run(tmp_path, f"backbone={backbone}", f"agent.token_layout={layout}")
+    agent = "filtered_bc" if layout == "merged" else "decision_transformer"
+    path = run(tmp_path, f"agent={agent}", f"backbone={backbone}", f"agent.token_layout={layout}")
     results = json.loads((path / "results.json").read_text())
     assert len(results["returns"]) == results["score"]["n"] == 2
     assert results["score"]["ci_low"] <= results["score"]["mean"] <= results["score"]["ci_high"]
@@ -169,11 +170,32 @@ def test_a_run_that_was_never_evaluated_has_no_best_checkpoint(
     assert "no checkpoint" in capsys.readouterr().err
 
 
-def test_data_of_ones_own_trains_as_behavior_cloning_too(tmp_path: Path, hopper_file: Path) -> None:
-    common = ("task=hopper", f"dataset={hopper_file}", "env_id=Hopper-v5", "experiment=filtered_bc")
-    results = json.loads((run(tmp_path, *common) / "results.json").read_text())
+def test_data_of_ones_own_trains_and_what_is_not_learnt_from_is_said(
+    tmp_path: Path, hopper_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with h5py.File(hopper_file, "a") as file:
+        file["rewards"][:] = np.repeat([1.0, 2.0, 9.0], 30)
+    own = ("task=hopper", f"dataset={hopper_file}", "env_id=Hopper-v5")
+    results = json.loads((run(tmp_path, *own) / "results.json").read_text())
     assert results["provenance"]["env_declared"]
     assert results["provenance"]["dataset"]["num_episodes"] == 3
+    assert "learns from 1 of 3 episodes, 30 of 90 steps, those of returns from 270 on" in capsys.readouterr().err
+    run(tmp_path, *own, "agent=behavior_cloning", name="all")
+    assert "learns from" not in capsys.readouterr().err
+
+
+def test_an_agent_that_is_asked_for_no_return_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run(tmp_path, "target_return=3000")
+    told = capsys.readouterr()
+    assert "this agent is asked for no return" in told.err
+    assert "no return asked for" in told.out
+    assert json.loads((path / "results.json").read_text())["protocol"]["asks_for_return"] is False
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main([f"run_dir={path}", "target_sweep=3"])
+    assert stop.value.code == 2
+    assert "target_sweep needs an agent that is asked for a return" in capsys.readouterr().err
+    evaluate.main([f"run_dir={path}", "target_return=500", "num_episodes=1", "num_threads=1"])
+    assert "target_return changes nothing" in capsys.readouterr().err
 
 
 def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> str:

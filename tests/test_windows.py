@@ -5,7 +5,7 @@ import pytest
 import torch
 from toys import recorded
 
-from agents.windows import Batch, WindowSampler, returns_to_go
+from agents.windows import Batch, WindowSampler, best_episodes, returns_to_go
 
 
 def slow_window(episodes, start: int, context_length: int) -> list[dict[str, object]]:  # type: ignore[no-untyped-def]
@@ -70,9 +70,36 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
 
 def test_top_fraction_keeps_the_best_episodes_and_at_least_one() -> None:
     episodes = recorded((5,) * 10)
-    kept = WindowSampler(episodes, context_length=5, top_fraction=0.3).episodes
-    assert sorted(kept.returns) == pytest.approx(sorted(episodes.returns)[-3:])
-    assert len(WindowSampler(episodes, context_length=5, top_fraction=0.01).episodes) == 1
+    kept = WindowSampler(episodes, context_length=5, top_fraction=0.3).kept
+    assert sorted(episodes.returns[kept]) == pytest.approx(sorted(episodes.returns)[-3:])
+    assert len(WindowSampler(episodes, context_length=5, top_fraction=0.01).kept) == 1
+
+
+@pytest.mark.parametrize(
+    ("returns", "top_return", "kept"),
+    [
+        ([1.0, 9.0, 2.0, 10.0], 0.5, [1, 3]),  # a good policy and a bad one: the mean is 5.5
+        ([5.0, 5.0, 5.0, 9.0], 0.5, [3]),  # one policy: what is far above the mean
+        ([-200.0, -100.0, -110.0, -105.0], 0.5, [1, 2, 3]),
+        ([0.0, 1.0, 0.0, 1.0], 0.5, [1, 3]),  # success or not
+        ([0.1, 0.1, 0.1], 0.5, [0, 1, 2]),  # nothing to tell them apart by
+        ([1.0, 2.0, 3.0, 6.0], 0.0, [2, 3]),
+        ([1.0, 9.0, 2.0, 10.0], None, [3]),
+    ],
+)
+def test_episodes_that_come_near_the_best_are_kept(returns: list[float], top_return: float, kept: list[int]) -> None:
+    assert best_episodes(np.array(returns), 0.01, top_return).tolist() == kept
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_windows_are_those_of_the_kept_episodes_alone(packed: bool) -> None:
+    episodes = recorded((7, 1, 30, 12, 9))
+    sampler = WindowSampler(episodes, context_length=5, top_fraction=0.6, packed=packed)
+    alone = WindowSampler(episodes.select(sampler.kept), context_length=5, packed=packed)
+    ours, theirs = (one.sample(64, seed=0, step=0) for one in (sampler, alone))
+    assert all(a is b or torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    starts = [one.starts(64, seed=0, step=0) for one in (sampler, alone)]
+    assert sampler.num_real_steps(starts[0]) == alone.num_real_steps(starts[1])
 
 
 def test_returns_to_go_are_summed_in_double_precision() -> None:
