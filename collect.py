@@ -91,7 +91,8 @@ def load_policy(config: dict[str, Any], env: gymnasium.Env[Any, Any]) -> tuple[P
         agent = load_agent(run_dir)
         task = Task.from_description(read_json(run_dir / "task.json")).in_environment(config["env_id"])
         target_return = task.target_return if asked is None else asked
-        return agent, target_return, f"{agent.spec['name']} asked for a return of {target_return:g}"
+        asked_for = f" asked for a return of {target_return:g}" if agent.condition_on_return else ""
+        return agent, target_return, f"{agent.spec['name']}{asked_for}"
     if re.fullmatch(r"[\w.]+:\w+", name):
         module, function = name.split(":")
         try:

@@ -32,7 +32,9 @@ def main(config: dict[str, Any]) -> None:
     checkpoint = best_checkpoint(run_dir) if config["checkpoint"] == "best" else run_dir
     agent = load_agent(checkpoint).to(choose_device(config["device"], config["num_threads"]))
     agent.acting_mode = config["acting_mode"] or agent.acting_mode
-    check_asking(agent, config)
+    if config["target_sweep"] is not None and not agent.condition_on_return:
+        raise ConfigError("target_sweep needs an agent that is asked for a return, such as agent=decision_transformer")
+    say_if_not_asked(agent, config["target_return"])
     task = Task.from_description(read_json(run_dir / "task.json"))
     if config["env_id"] is not None:
         task = task.in_environment(config["env_id"])
@@ -67,13 +69,9 @@ def check_sweep(asked: Any) -> None:
         raise ConfigError(f"target_sweep must be a number of returns to ask for, or a list of returns; got {asked!r}")
 
 
-def check_asking(agent: DecisionTransformer, config: dict[str, Any]) -> None:
-    """A sweep over targets needs an agent that is asked for one: ConfigError. A single target gets a note."""
-    if agent.condition_on_return:
-        return
-    if config["target_sweep"] is not None:
-        raise ConfigError("target_sweep needs an agent that is asked for a return, such as agent=decision_transformer")
-    if config["target_return"] is not None:
+def say_if_not_asked(policy: DecisionTransformer | OnnxPolicy, target_return: float | None) -> None:
+    """A note where a return is given to a policy that is asked for none."""
+    if target_return is not None and not policy.condition_on_return:
         print("note: this agent is asked for no return; target_return changes nothing", file=sys.stderr)
 
 

@@ -48,12 +48,14 @@ def main(config: dict[str, Any]) -> None:
     from agents import load_agent
     from agents.devices import choose_device
     from envs.tasks import Task
+    from evaluate import say_if_not_asked
     from run import best_checkpoint, read_json, write_bytes_whole
 
     choose_device("cpu", config["num_threads"])
     run_dir, format = Path(config["run_dir"]), config["format"]
     agent = load_agent(best_checkpoint(run_dir) if config["checkpoint"] == "best" else run_dir)
     agent.acting_mode = config["acting_mode"] or agent.acting_mode
+    say_if_not_asked(agent, config["target_return"])
     task = Task.from_description(read_json(run_dir / "task.json"))
     exported = export(
         agent,

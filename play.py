@@ -38,7 +38,7 @@ class PolicyError(ValueError):
 def main(config: dict[str, Any]) -> None:
     """Plays the episodes, prints what they earned and what a decision cost, and writes both beside the policy."""
     from envs.tasks import Task
-    from evaluate import judge
+    from evaluate import judge, say_if_not_asked
     from run import write_json
     from summary import print_results
 
@@ -46,6 +46,7 @@ def main(config: dict[str, Any]) -> None:
     if not path.is_file():
         raise PolicyError(f"there is no file at {path}; python export.py run_dir=DIR makes one")
     policy = OnnxPolicy(path.read_bytes())
+    say_if_not_asked(policy, config["target_return"])
     task = Task.from_description(policy.about["task"])
     if config["env_id"] is not None:
         task = task.in_environment(config["env_id"])

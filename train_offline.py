@@ -178,6 +178,7 @@ def build_learner(
     spec |= {key: settings.pop(key) for key in ("name", "num_members")}
     timestep_embedding = settings.pop("timestep_embedding")
     imitated = {key: settings.pop(key) for key in ("top_fraction", "top_return")}
+    imitated["others"] = settings.pop("others", 0.0)
     if settings["acting_mode"] == "auto":
         settings["acting_mode"] = "carried"  # until the first checkpoint, when it is measured
     settings |= observation_statistics(episodes)

@@ -100,7 +100,8 @@ class DecisionTransformer(nn.Module):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The error of the predicted actions, averaged over real steps, and what is worth logging."""
-        loss = mean_of_real_steps(self.cloning_error(self.predict_each(self._with_noise(batch)), batch), batch)
+        error = self.cloning_error(self.predict_each(self._with_noise(batch)), batch)
+        loss = mean_of_real_steps(error, batch)
         return loss, {"loss": loss.detach()}
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
@@ -111,9 +112,10 @@ class DecisionTransformer(nn.Module):
         """What an agent does after each gradient step."""
 
     def cloning_error(self, predictions: Tensor, batch: Batch) -> Tensor:
-        """What each step [B, K] has still to learn of its recorded action, mean over members."""
+        """What each step [B, K] has still to learn of its recorded action, mean over members; 0 where none is to."""
         actions = batch.actions.unsqueeze(2).expand(-1, -1, predictions.shape[2], *batch.actions.shape[2:])
-        return self.actions.loss(predictions, actions, self.action_loss).mean(-1)
+        error = self.actions.loss(predictions, actions, self.action_loss).mean(-1)
+        return error if batch.imitated is None else error.masked_fill(~batch.imitated, 0.0)
 
     def predict(self, batch: Batch) -> Tensor:
         """What the agent predicts [B, K, num_outputs] at every step of the batch, each seeing only its past."""

@@ -22,6 +22,7 @@ class Batch(NamedTuple):
     rewards: Tensor  # [B, K], environment units
     terminated: Tensor  # bool [B, K], True where the environment ended the episode, not a time limit
     starts: Tensor | None = None  # bool [B, K], True where an episode begins; None where no window holds two
+    imitated: Tensor | None = None  # bool [B, K], True on steps of episodes worth imitating; None where all are
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self))  # type: ignore[arg-type]
@@ -34,8 +35,10 @@ class WindowSampler:
     to begin with the episode, so that context_length windows of each episode begin as acting does: with no past.
     Drawing the first step uniformly instead shows a fresh start once an episode.
 
-    top_fraction and top_return: what is learnt from, see `best_episodes`; `kept` holds their indices. packed: where an
-    episode ends the window goes on with the next one that is kept instead of padding, and says so in `starts`.
+    top_fraction and top_return: which episodes are worth imitating, see `best_episodes`; `kept` holds their indices.
+    others: this share of a batch's windows is of all episodes, the rest of the kept ones alone; `imitated` tells them
+    apart. packed: where an episode ends the window goes on with the next one instead of padding, and says so in
+    `starts`.
     """
 
     def __init__(
@@ -45,15 +48,20 @@ class WindowSampler:
         context_length: int,
         top_fraction: float = 1.0,
         top_return: float | None = None,
+        others: float = 0.0,
         packed: bool = False,
     ) -> None:
         self.episodes = episodes
         self.kept = best_episodes(episodes.returns, top_fraction, top_return)
-        self.context_length, self.packed = context_length, packed
+        self.context_length, self.others, self.packed = context_length, others, packed
         self._returns_to_go = returns_to_go(episodes)
-        self._begins, self._ends = episodes.offsets[self.kept], episodes.offsets[self.kept + 1]
-        self._windows_up_to = np.cumsum(self._ends - self._begins + context_length - 1)
-        self._steps_before = np.cumsum([0, *(self._ends - self._begins)])  # of the kept episodes end to end
+        self._used = np.arange(len(episodes)) if others else self.kept
+        self._begins, self._ends = episodes.offsets[self._used], episodes.offsets[self._used + 1]
+        self._steps_before = np.cumsum([0, *episodes.lengths[self._used]])  # of the used episodes end to end
+        self._is_kept = np.isin(self._used, self.kept)
+        num_windows = self._ends - self._begins + context_length - 1
+        self._kept_windows_up_to = np.cumsum(num_windows * self._is_kept)
+        self._windows_up_to = np.cumsum(num_windows)
 
     def sample(self, batch_size: int, *, seed: int, step: int) -> Batch:
         """The batch of this step of the run with this seed: the same whenever and wherever it is asked for."""
@@ -62,10 +70,15 @@ class WindowSampler:
     def starts(self, batch_size: int, *, seed: int, step: int) -> np.ndarray:
         """The rows of the flat store at which the windows of that batch begin, [batch_size]."""
         rng = np.random.default_rng([seed, step])
-        drawn = rng.integers(self._windows_up_to[-1], size=batch_size)
-        place = np.searchsorted(self._windows_up_to, drawn, side="right")
-        steps_to_end = self._windows_up_to[place] - drawn
-        starts: np.ndarray = np.maximum(self._ends[place] - steps_to_end, self._begins[place])
+        num_others = round(self.others * batch_size)
+        kept = self._drawn(rng, self._kept_windows_up_to, batch_size - num_others)
+        return np.concatenate([kept, self._drawn(rng, self._windows_up_to, num_others)]) if num_others else kept
+
+    def _drawn(self, rng: np.random.Generator, windows_up_to: np.ndarray, num_windows: int) -> np.ndarray:
+        """The rows at which so many windows begin, uniform over those counted up to and with each episode."""
+        drawn = rng.integers(windows_up_to[-1], size=num_windows)
+        place = np.searchsorted(windows_up_to, drawn, side="right")
+        starts: np.ndarray = np.maximum(self._ends[place] - (windows_up_to[place] - drawn), self._begins[place])
         return starts
 
     def num_real_steps(self, starts: np.ndarray) -> int:
@@ -93,13 +106,14 @@ class WindowSampler:
         previous_actions = actions[np.maximum(rows - 1, 0)]
         previous_actions[begins] = -1 if self.episodes.is_discrete else 0.0
         arrays = (self.episodes.observations[rows], actions[rows], previous_actions, self._returns_to_go[rows])
-        terminated = self.episodes.terminated[self.kept[place]] & (rows == self._ends[place] - 1)
+        terminated = self.episodes.terminated[self._used[place]] & (rows == self._ends[place] - 1)
         rewards = self.episodes.rewards[rows]
         tensors = (torch.from_numpy(array) for array in (*arrays, timesteps, valid_mask, rewards, terminated))
-        return Batch(*tensors)._replace(starts=torch.from_numpy(begins) if self.packed else None)
+        imitated = torch.from_numpy(self._is_kept[place]).expand(rows.shape) if self.others else None
+        return Batch(*tensors, starts=torch.from_numpy(begins) if self.packed else None, imitated=imitated)
 
     def _place(self, rows: np.ndarray) -> np.ndarray:
-        """Which of the kept episodes these rows of the flat store are in."""
+        """Which of the used episodes these rows of the flat store are in."""
         return np.searchsorted(self._begins, rows, side="right") - 1
 
 

@@ -1,9 +1,11 @@
 """The sampler: what a batch holds, that every step is learnt from, and that (seed, step) alone decides."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from toys import recorded
+from toys import new_agent, recorded
 
 from agents.windows import Batch, WindowSampler, best_episodes, returns_to_go
 
@@ -63,7 +65,7 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
     first = sampler.sample(8, seed=3, step=7)
     sampler.sample(8, seed=3, step=8)
     again = WindowSampler(recorded(), context_length=5, packed=True).sample(8, seed=3, step=7)
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert all(a is b or torch.equal(a, b) for a, b in zip(first, again, strict=True))
     for other in (sampler.sample(8, seed=4, step=7), sampler.sample(8, seed=3, step=8)):
         assert not torch.equal(first.observations, other.observations)
 
@@ -116,10 +118,12 @@ def test_nothing_is_written_into_the_recorded_arrays() -> None:
 
 
 def test_a_batch_goes_to_a_device_whole() -> None:
-    batch = WindowSampler(recorded(), context_length=5, packed=True).sample(2, seed=0, step=0)
+    sampler = WindowSampler(recorded(), context_length=5, packed=True, top_fraction=0.5, others=0.5)
+    batch = sampler.sample(2, seed=0, step=0)
     moved = batch.to(torch.device("meta"))
     assert isinstance(moved, Batch)
-    assert {tensor.device.type for tensor in moved} == {"meta"}
+    assert {tensor.device.type for tensor in moved if tensor is not None} == {"meta"}
+    assert None not in batch
 
 
 @pytest.mark.parametrize("discrete", [False, True])
@@ -137,3 +141,33 @@ def test_a_packed_window_goes_on_with_the_next_episode_and_after_the_last_with_t
                 for name, value in step.items():
                     np.testing.assert_allclose(getattr(batch, name)[start, t], value, rtol=1e-5, atol=1e-5)
             at += len(expected)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_others_are_drawn_from_all_episodes_and_are_not_to_be_imitated(packed: bool) -> None:
+    episodes = recorded((7, 1, 30, 12, 9))
+    settings: dict[str, Any] = {"context_length": 5, "top_fraction": 0.4, "packed": packed}
+    alone = WindowSampler(episodes, **settings)
+    sampler = WindowSampler(episodes, **settings, others=0.5)
+    starts = sampler.starts(400, seed=0, step=0)
+    assert np.array_equal(starts[:200], alone.starts(200, seed=0, step=0))
+    batch = sampler.windows(starts)
+    episode = np.searchsorted(episodes.offsets, starts, side="right") - 1
+    assert set(episode[200:]) == {0, 1, 2, 3, 4}
+    assert batch.imitated is not None
+    assert np.array_equal(batch.imitated[:, 0].numpy(), np.isin(episode, sampler.kept))
+    assert packed is not bool((batch.imitated == batch.imitated[:, :1])[batch.valid_mask].all())
+    assert int(batch.valid_mask.sum()) == sampler.num_real_steps(starts)
+
+
+def test_nothing_is_learnt_from_actions_that_are_not_to_be_imitated() -> None:
+    episodes = recorded()
+    agent = new_agent(episodes)
+    batch = WindowSampler(episodes, context_length=5).sample(8, seed=0, step=0)
+    masked = batch._replace(imitated=torch.zeros_like(batch.valid_mask))
+    loss, _ = agent.loss(masked)
+    assert loss.item() == 0.0
+    half = batch._replace(imitated=torch.arange(8)[:, None].expand(8, 5) < 4)
+    other_actions = batch.actions.clone()
+    other_actions[4:] += 1
+    assert torch.equal(agent.loss(half)[0], agent.loss(half._replace(actions=other_actions))[0])
