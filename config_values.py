@@ -46,14 +46,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
 # The first pattern that matches the end of a dotted key holds.
 RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     (
-        r"evaluate\.num_episodes|evaluate_every|warmup_steps|profile_steps|seed|weight_decay|observation_noise|eta|advantage_weight",
+        r"evaluate\.num_episodes|evaluate_every|warmup_steps|profile_steps|seed|weight_decay|observation_noise|eta|others|advantage_weight",
         "at least 0",
         lambda value: value >= 0,
     ),
     (r"conv_width|memory_length", "at least 2", lambda value: value >= 2),
     (r"discount|trace|expectile", "at least 0 and at most 1", lambda value: 0 <= value <= 1),
     (r"num_\w+|\w+_size|\w+_length|\w+_every|window|accumulate", "at least 1", lambda value: value >= 1),
-    (r"dropout|ema_decay|others", "at least 0 and less than 1", lambda value: 0 <= value < 1),
+    (r"dropout|ema_decay", "at least 0 and less than 1", lambda value: 0 <= value < 1),
     (r"top_return", "at most 1", lambda value: value <= 1),
     (r"top_fraction", "more than 0 and at most 1", lambda value: 0 < value <= 1),
     (r"learning_rate|max_grad_norm|return_scale|mlp_ratio|expansion", "more than 0", lambda value: value > 0),

@@ -1,8 +1,8 @@
-"""A decision transformer with critics, which choose among what it would do for several returns, or teach it.
+"""A policy with critics, which teach it, or choose among what it would do for several returns.
 
-Which return is best asked for is not the same in every place; critics that learnt from the same data can tell, and as
-in QT (Hu et al. 2024) they choose at each step. Teaching is a policy's loss of behaviour cloning minus eta times the
-value of what it does, as in QT and TD3+BC (Fujimoto and Gu 2021, arXiv 2106.06860).
+Teaching is a policy's loss of behaviour cloning minus eta times the value of what it does, as in TD3+BC (Fujimoto and Gu
+2021, arXiv 2106.06860) and QT (Hu et al. 2024); what is imitated can be the best of what the critics learn from. Where a
+policy is asked for a return, the critics can choose at each step which return that is, as in QT.
 """
 
 from collections.abc import Sequence

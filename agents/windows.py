@@ -36,7 +36,7 @@ class WindowSampler:
     Drawing the first step uniformly instead shows a fresh start once an episode.
 
     top_fraction and top_return: which episodes are worth imitating, see `best_episodes`; `kept` holds their indices.
-    others: this share of a batch's windows is of all episodes, the rest of the kept ones alone; `imitated` tells them
+    others: beside each window of those come so many of all episodes, from which critics learn; `imitated` tells them
     apart. packed: where an episode ends the window goes on with the next one instead of padding, and says so in
     `starts`.
     """
@@ -68,10 +68,10 @@ class WindowSampler:
         return self.windows(self.starts(batch_size, seed=seed, step=step))
 
     def starts(self, batch_size: int, *, seed: int, step: int) -> np.ndarray:
-        """The rows of the flat store at which the windows of that batch begin, [batch_size]."""
+        """The rows of the flat store at which the windows of that batch begin, [batch_size + others * batch_size]."""
         rng = np.random.default_rng([seed, step])
+        kept = self._drawn(rng, self._kept_windows_up_to, batch_size)
         num_others = round(self.others * batch_size)
-        kept = self._drawn(rng, self._kept_windows_up_to, batch_size - num_others)
         return np.concatenate([kept, self._drawn(rng, self._windows_up_to, num_others)]) if num_others else kept
 
     def _drawn(self, rng: np.random.Generator, windows_up_to: np.ndarray, num_windows: int) -> np.ndarray:
