@@ -1,8 +1,8 @@
 """A policy with critics, which teach it, or choose among what it would do for several returns.
 
-Teaching is a policy's loss of behaviour cloning minus eta times the value of what it does, as in TD3+BC (Fujimoto and Gu
-2021, arXiv 2106.06860) and QT (Hu et al. 2024); what is imitated can be the best of what the critics learn from. Where a
-policy is asked for a return, the critics can choose at each step which return that is, as in QT.
+Teaching is a policy's loss of behaviour cloning minus eta times the value of what it does, as in TD3+BC (Fujimoto and
+Gu 2021, arXiv 2106.06860) and QT (Hu et al. 2024); what is imitated can be the best of what the critics learn from.
+Where a policy is asked for a return, the critics can choose at each step which return that is, as in QT.
 """
 
 from collections.abc import Sequence

@@ -110,7 +110,7 @@ class WindowSampler:
         rewards = self.episodes.rewards[rows]
         tensors = (torch.from_numpy(array) for array in (*arrays, timesteps, valid_mask, rewards, terminated))
         imitated = torch.from_numpy(self._is_kept[place]).expand(rows.shape) if self.others else None
-        return Batch(*tensors, starts=torch.from_numpy(begins) if self.packed else None, imitated=imitated)
+        return Batch(*tensors)._replace(starts=torch.from_numpy(begins) if self.packed else None, imitated=imitated)
 
     def _place(self, rows: np.ndarray) -> np.ndarray:
         """Which of the used episodes these rows of the flat store are in."""

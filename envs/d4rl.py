@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from envs.checks import drop_invalid_episodes
 from envs.d4rl_catalog import SUITES, D4RLFile, Suite, by_beginning, find_file, name_of_file
+from envs.d4rl_ends import cut_into_episodes
 from envs.episodes import Allocate, DataError, Episodes, Source, in_memory
-from envs.hdf5 import copy_rows, open_hdf5, read_flags, read_vector, row_blocks, sha256_of_file
+from envs.hdf5 import copy_rows, open_hdf5, read_vector, row_blocks, sha256_of_file
 
 REQUIRED_KEYS = ("observations", "actions", "rewards", "terminals")
 ANT_COLUMNS, ANT_CONTACT_COLUMNS = 27, 84  # position and velocity; external contact forces
-CUT_SHORT_WORTH_SAYING = 0.01  # share of the episodes
 
 
 class Origin(NamedTuple):
@@ -30,15 +30,6 @@ class Origin(NamedTuple):
     known: D4RLFile | None
     env_id: str | None
     max_episode_steps: int | None
-
-
-class Cut(NamedTuple):
-    """Which rows are kept, and the episodes they form."""
-
-    kept: NDArray[np.bool_]  # [rows of the file]
-    ends: NDArray[np.int64]  # [E] the last row of each episode, in the file
-    terminated: NDArray[np.bool_]  # [E]
-    truncated: NDArray[np.bool_]  # [E]
 
 
 def read_d4rl(path: str | Path, allocate: Allocate = in_memory, *, drop_invalid: bool = False) -> Episodes:
@@ -54,7 +45,7 @@ def read_d4rl(path: str | Path, allocate: Allocate = in_memory, *, drop_invalid:
     with open_hdf5(path) as file:
         _check_layout(file, path)
         origin = _find_origin(file, path, notes)
-        cut = _cut_into_episodes(file, origin, notes)
+        cut = cut_into_episodes(file, origin.suite, origin.max_episode_steps, origin.env_id or origin.dataset_id, notes)
         columns = _observation_columns(file, origin, notes)
         kept, num_steps = cut.kept, int(cut.kept.sum())
         observations = allocate("observations", (num_steps, columns), np.float32)
@@ -149,97 +140,6 @@ def _find_origin(file: h5py.File, path: Path, notes: list[str]) -> Origin:
 def _usual_time_limit(env_id: str | None) -> int | None:
     families = [env.split("-")[0] for env in SUITES[0].environments.values()]
     return SUITES[0].max_episode_steps[""] if env_id and env_id.split("-")[0] in families else None
-
-
-def _cut_into_episodes(file: h5py.File, origin: Origin, notes: list[str]) -> Cut:
-    terminals = read_flags(file, "terminals")
-    if origin.suite is not None and origin.suite.name == "antmaze" and "timeouts" in file:
-        return _cut_at_goals(terminals, read_flags(file, "timeouts"), file.filename, notes)
-    terminals, timeouts = _read_ends(file, terminals, origin, notes)
-    ends = _find_ends(terminals | timeouts, file.filename, notes)
-    if origin.max_episode_steps is not None:
-        _turn_limits_into_timeouts(terminals, timeouts, ends, origin.max_episode_steps, notes)
-    kept = np.arange(len(terminals)) <= ends[-1]
-    return Cut(kept, ends, terminals[ends], timeouts[ends])
-
-
-def _read_ends(
-    file: h5py.File, terminals: NDArray[np.bool_], origin: Origin, notes: list[str]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """terminals and timeouts as [num_steps] bool, never both set."""
-    if "timeouts" in file:
-        timeouts = read_flags(file, "timeouts")
-    elif origin.max_episode_steps is not None:
-        timeouts = mark_time_limits(terminals, origin.max_episode_steps)
-        notes.append(
-            f"the file has no timeouts: episodes were cut at {origin.env_id or origin.dataset_id}'s limit of "
-            f"{origin.max_episode_steps} steps"
-        )
-    else:
-        timeouts = np.zeros_like(terminals)
-        notes.append("the file has no timeouts: only terminals end an episode")
-    if both := int((terminals & timeouts).sum()):
-        notes.append(f"{both} steps with both flags set are taken as timeouts")
-    return terminals & ~timeouts, timeouts
-
-
-def mark_time_limits(terminals: NDArray[np.bool_], max_episode_steps: int) -> NDArray[np.bool_]:
-    """True where an episode had lasted max_episode_steps without a terminal: the timeouts that early files lack."""
-    timeouts = np.zeros_like(terminals)
-    start = 0
-    for end in [*(np.flatnonzero(terminals) + 1), len(terminals)]:
-        timeouts[start + max_episode_steps - 1 : end : max_episode_steps] = True
-        start = end
-    return timeouts & ~terminals
-
-
-def _find_ends(flags: NDArray[np.bool_], path: str, notes: list[str]) -> NDArray[np.int64]:
-    """The last row of each episode; rows after the last flag are an episode that was cut, as in most D4RL files."""
-    ends = np.flatnonzero(flags)
-    if not ends.size:
-        raise DataError(
-            f"{path}: none of its {len(flags)} steps ends an episode; set terminals or timeouts where one does."
-        )
-    if rest := len(flags) - 1 - int(ends[-1]):
-        notes.append(f"dropped the last {rest} steps: an episode cut without a flag")
-    return ends
-
-
-def _turn_limits_into_timeouts(
-    terminals: NDArray[np.bool_], timeouts: NDArray[np.bool_], ends: NDArray[np.int64], limit: int, notes: list[str]
-) -> None:
-    """Corrects both flags in place, and says how many episodes the recording cut before their time."""
-    lengths = np.diff(ends, prepend=-1)
-    at_limit = ends[(lengths == limit) & terminals[ends]]
-    if at_limit.size:
-        terminals[at_limit], timeouts[at_limit] = False, True
-        notes.append(f"{at_limit.size} terminals at the time limit of {limit} steps are taken as timeouts")
-    short = int((timeouts[ends] & (lengths < limit)).sum())
-    if short > CUT_SHORT_WORTH_SAYING * len(ends):  # replay buffers: D4RL issue #162
-        notes.append(
-            f"{short} of {len(ends)} episodes were cut before the time limit of {limit} steps without having failed: "
-            "their returns are lower than those of whole episodes"
-        )
-
-
-def _cut_at_goals(terminals: NDArray[np.bool_], timeouts: NDArray[np.bool_], path: str, notes: list[str]) -> Cut:
-    """AntMaze: an episode ends when the goal is first reached; D4RL flags every step near it (D4RL issue #199)."""
-    last = _find_ends(timeouts, path, notes)
-    first = np.concatenate([[0], last[:-1] + 1])
-    ends = last.copy()
-    goals = np.flatnonzero(terminals)
-    place = np.searchsorted(goals, first)
-    found = place < len(goals)
-    reached = np.zeros(len(last), np.bool_)
-    reached[found] = goals[place[found]] <= last[found]
-    ends[reached] = goals[place[reached]]
-    change = np.zeros(len(terminals) + 1, np.int8)
-    change[first] += 1
-    change[ends + 1] -= 1
-    kept = np.cumsum(change[:-1]).astype(np.bool_)
-    if left_out := int(last[-1]) + 1 - int(kept.sum()):
-        notes.append(f"left out {left_out} steps recorded after the goal had been reached: a return is 0 or 1")
-    return Cut(kept, ends, reached, ~reached)
 
 
 def _observation_columns(file: h5py.File, origin: Origin, notes: list[str]) -> int:
