@@ -26,6 +26,14 @@ MIXER_KEYWORDS: dict[str, dict[str, Any]] = {
 }
 
 
+CRITICS = {"eta": 0.05, "advantage_weight": 0.0, "critic_size": 128, "discount": 0.99, "trace": 0.9, "expectile": 0.7}
+DEFAULT: dict[str, Any] = {"condition_on_return": False, "action_loss": "likelihood"}
+AGENTS: list[tuple[str, dict[str, Any], int]] = [  # name, settings, how many times the steps are in a batch
+    ("min_gru, filtered_bc (the default agent)", DEFAULT, 1),
+    ("min_gru, value_guided, as many steps more for its critics", {"name": "value_guided", **DEFAULT, **CRITICS}, 2),
+]
+
+
 def main() -> None:
     chosen = arguments(__doc__, context_lengths=[20, 60, 1000], num_steps=1280, hidden_size=128, dropout=0.0, rounds=10)
     rows = [row for length in chosen.context_lengths for row in measure(length, chosen)]
@@ -49,6 +57,9 @@ def measure(context_length: int, chosen: Any) -> list[dict[str, Any]]:
         for kind in (HuggingFace, CORLShaped):
             models[f"{kind.__name__}, 3 tokens"] = kind(chosen.hidden_size, 3, chosen.dropout, context_length)
     steps: dict[str, Callable[[], object]] = {name: training_step(model, batch) for name, model in models.items()}
+    for name, settings, share in AGENTS:
+        models[name] = our_agent("min_gru", "merged", chosen, **settings)
+        steps[name] = training_step(models[name], random_batch(share * len(batch.actions), context_length))
     steps |= matrix_products(models["min_gru"], batch)
     times = alternate(steps, chosen.rounds)
     return [
@@ -63,10 +74,13 @@ def measure(context_length: int, chosen: Any) -> list[dict[str, Any]]:
     ]
 
 
-def our_agent(backbone: str, token_layout: str, chosen: Any, hidden_size: int | None = None) -> nn.Module:
+def our_agent(
+    backbone: str, token_layout: str, chosen: Any, hidden_size: int | None = None, **changes: Any
+) -> nn.Module:
+    """A decision transformer, or what the changes make of it."""
     torch.manual_seed(0)
     stack = {"hidden_size": hidden_size or chosen.hidden_size, "num_layers": 3, "mlp_ratio": 4.0}
-    settings = {
+    settings: dict[str, Any] = {
         "observation_mean": [0.0] * OBS_DIM,
         "observation_std": [1.0] * OBS_DIM,
         "return_scale": 1000.0,
@@ -75,10 +89,12 @@ def our_agent(backbone: str, token_layout: str, chosen: Any, hidden_size: int | 
         "condition_on_return": True,
         "max_timesteps": None,
         "acting_mode": "carried",
+        **changes,
     }
+    name = settings.pop("name", "decision_transformer")
     mixer = {"name": backbone, **stack, "dropout": chosen.dropout, "mixer": MIXER_KEYWORDS[backbone]}
     actions = {"low": [-1.0] * ACTION_DIM, "high": [1.0] * ACTION_DIM}
-    return build_agent({"name": "decision_transformer", "backbone": mixer, "actions": actions, "settings": settings})
+    return build_agent({"name": name, "backbone": mixer, "actions": actions, "settings": settings})
 
 
 def matching_width(backbone: str, num_parameters: int, chosen: Any) -> int:

@@ -27,8 +27,8 @@ GUIDANCE = {
 }
 
 
-def guided(episodes: Episodes, **settings: Any) -> Any:
-    spec = new_agent(episodes).spec
+def guided(episodes: Episodes, backbone: str = "min_gru", **settings: Any) -> Any:
+    spec = new_agent(episodes, backbone).spec
     torch.manual_seed(0)
     return build_agent({**spec, "name": "value_guided", "settings": {**spec["settings"], **GUIDANCE, **settings}})
 
@@ -100,7 +100,7 @@ def test_values_are_learnt_up_to_an_expectile() -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     actions = torch.rand(64, 1, 2) * 2 - 1
     rewards, ends = (actions[..., 0] > 0).float(), torch.ones(64, 1, dtype=torch.bool)
-    for _ in range(300):
+    for _ in range(400):
         optimizer.zero_grad()
         loss, _ = model.loss(torch.zeros(64, 1, 4), actions, rewards, ends, ends)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -216,21 +216,21 @@ def bandit(num_episodes: int = 400) -> Episodes:
 def test_guidance_finds_what_nobody_showed(guidance: dict[str, Any], better: bool) -> None:
     episodes = bandit()
     settings = {"condition_on_return": False, "return_scale": 3.0, "context_length": 1, "critic_size": 32}
-    agent = guided(episodes, **settings, **guidance)
+    agent = guided(episodes, "mlp", **settings, **guidance)
     learner = Learner(
         agent,
         WindowSampler(episodes, context_length=1),
         seed=0,
         batch_size=64,
-        num_steps=600,
-        learning_rate=0.003,
+        num_steps=400,
+        learning_rate=0.006,
         warmup_steps=1,
         schedule="constant",
         weight_decay=0.0,
         max_grad_norm=1.0,
         ema_decay=0.0,
     )
-    for step in range(600):
+    for step in range(400):
         learner.update(step)
     agent.reset(50, 0.0)
     actions = agent.act(np.random.default_rng(1).standard_normal((50, 4)).astype(np.float32), np.zeros(50))
