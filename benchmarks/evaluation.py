@@ -86,7 +86,7 @@ def step_alone(make_env: Callable[[], gymnasium.Env[Any, Any]], actions: np.ndar
 
 def untrained_agent() -> DecisionTransformer:
     """The demo's agent before its first step."""
-    config = Composer("train_offline").config(["task=hopper_demo"])
+    config = Composer("train_offline").config(["task=hopper_demo", "agent=decision_transformer"])
     return build_learner(config, *load_task(config), torch.device("cpu")).agent
 
 

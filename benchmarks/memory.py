@@ -24,7 +24,9 @@ from envs.scores import estimate, paired_difference
 from envs.writing import write_d4rl
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMON = "train.num_steps=1500 train.evaluate_every=0 train.checkpoint_every=1500 num_threads=1"
+COMMON = (
+    "agent=decision_transformer train.num_steps=1500 train.evaluate_every=0 train.checkpoint_every=1500 num_threads=1"
+)
 WINDOWS = "agent.context_length=20 train.batch_size=100"
 LONG = "agent.context_length=200 train.batch_size=10"
 PACKED = f"{LONG} train.packed=true agent.acting_mode=carried"

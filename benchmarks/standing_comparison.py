@@ -108,9 +108,10 @@ def write_page(found: dict[Cell, dict[str, Any] | None], chosen: Any) -> str:
     lines = [
         "# The standing comparison",
         "",
-        f"{len(BACKBONES)} backbones at equal parameters (to 2 %), 2,000 gradient steps, merged tokens, last",
-        f"checkpoint, one target declared before training, 20 episodes a run, {chosen.seeds} seeds: mean and 95 %",
-        "bootstrap interval over seeds; three make wide intervals, and intervals that overlap show no difference.",
+        f"{len(BACKBONES)} backbones at equal parameters (to 2 %) of an agent that is asked for a return, as the paper",
+        "compares them (`agent=decision_transformer`): 2,000 gradient steps, merged tokens, last checkpoint, one target",
+        f"declared before training, 20 episodes a run, {chosen.seeds} seeds: mean and 95 % bootstrap interval over seeds;",
+        "three make wide intervals, and intervals that overlap show no difference.",
         "",
         f"`python benchmarks/standing_comparison.py --data-dir DATA_DIR --seeds {chosen.seeds}`, one cell: "
         f"`python {' '.join(Cell('hopper medium', 'min_gru', 0).command('DATA_DIR', None))}`",

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_an_evaluation_sweeps_targets_and_refuses_what_is_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = run(tmp_path)
+    path = run(tmp_path, "agent=decision_transformer")
     before = (path / "results.json").read_bytes()
     settings = [f"run_dir={path}", "num_episodes=2", "num_envs=2", "num_threads=1"]
     evaluate.main([*settings, "target_sweep=[100,2000]"])
