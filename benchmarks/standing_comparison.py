@@ -109,9 +109,9 @@ def write_page(found: dict[Cell, dict[str, Any] | None], chosen: Any) -> str:
         "# The standing comparison",
         "",
         f"{len(BACKBONES)} backbones at equal parameters (to 2 %) of an agent that is asked for a return, as the paper",
-        "compares them (`agent=decision_transformer`): 2,000 gradient steps, merged tokens, last checkpoint, one target",
-        f"declared before training, 20 episodes a run, {chosen.seeds} seeds: mean and 95 % bootstrap interval over seeds;",
-        "three make wide intervals, and intervals that overlap show no difference.",
+        "compares them (`agent=decision_transformer`): 2,000 gradient steps, merged tokens, last checkpoint, one",
+        f"target declared before training, 20 episodes a run, {chosen.seeds} seeds: mean and 95 % bootstrap interval",
+        "over seeds; three make wide intervals, and intervals that overlap show no difference.",
         "",
         f"`python benchmarks/standing_comparison.py --data-dir DATA_DIR --seeds {chosen.seeds}`, one cell: "
         f"`python {' '.join(Cell('hopper medium', 'min_gru', 0).command('DATA_DIR', None))}`",

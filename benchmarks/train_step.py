@@ -27,10 +27,14 @@ MIXER_KEYWORDS: dict[str, dict[str, Any]] = {
 
 
 CRITICS = {"eta": 0.05, "advantage_weight": 0.0, "critic_size": 128, "discount": 0.99, "trace": 0.9, "expectile": 0.7}
-DEFAULT: dict[str, Any] = {"condition_on_return": False, "action_loss": "likelihood"}
+DEFAULT: dict[str, Any] = {"condition_on_return": False}
 AGENTS: list[tuple[str, dict[str, Any], int]] = [  # name, settings, how many times the steps are in a batch
     ("min_gru, filtered_bc (the default agent)", DEFAULT, 1),
-    ("min_gru, value_guided, as many steps more for its critics", {"name": "value_guided", **DEFAULT, **CRITICS}, 2),
+    (
+        "min_gru, value_guided, as many steps more for its critics",
+        {"name": "value_guided", "action_loss": "likelihood", **DEFAULT, **CRITICS},
+        2,
+    ),
 ]
 
 
