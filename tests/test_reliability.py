@@ -251,15 +251,30 @@ for left in range(200):
     assert whole["training.json"]["step"] == 2
 
 
-@pytest.mark.fault("resume: every backbone and token layout, bit for bit")
-@pytest.mark.parametrize("layout", ["merged", "interleaved"])
-@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+INTERLEAVED = "agent=decision_transformer agent.token_layout=interleaved"
+RESUMED = [
+    *(pytest.param(f"backbone={name}", id=name) for name in sorted(BACKBONES)),
+    *(
+        pytest.param(
+            f"backbone={name} {INTERLEAVED}",
+            id=f"{name}, interleaved",
+            marks=[] if name in ("min_gru", "attention") else pytest.mark.slow,
+        )
+        for name in sorted(BACKBONES)
+    ),
+    pytest.param("agent=value_guided", id="critics"),
+    pytest.param("agent.num_members=2 train.packed=true", id="ensemble, packed"),
+]
+
+
+@pytest.mark.fault("resume: every backbone, token layout and agent, bit for bit")
+@pytest.mark.parametrize("words_of_config", RESUMED)
 def test_a_run_resumed_anywhere_ends_as_one_that_was_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str, layout: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words_of_config: str
 ) -> None:
     from agents.learner import Learner
 
-    words = [f"backbone={backbone}", f"agent.token_layout={layout}", "train.num_steps=9", "train.checkpoint_every=3"]
+    words = [*words_of_config.split(), "train.num_steps=9", "train.checkpoint_every=3"]
     words += ["train.log_every=1", "train.evaluate_every=3", "evaluate.num_episodes=1"]
     whole, update = run(tmp_path, *words, name="whole"), Learner.update
     for stop_at in (3, 5):  # just after a checkpoint and a point of the curve, and between them
