@@ -143,6 +143,8 @@ def finals(kind: str, runs: Path) -> list[str]:
     found = {rung: matrix(rung, [*EVERY_SET], seeds, runs) for rung in rungs}
     lines, every = [], []
     for rung, scores in found.items():
+        if np.isnan(scores).all():
+            continue
         columns = [
             shown(estimate(column[~np.isnan(column)])) if not np.isnan(column).all() else "" for column in scores.T
         ]

@@ -95,7 +95,7 @@ FINALISTS = {  # the base and the baselines as their best trial has them, and th
         FINAL_SEEDS,
         (
             BASE,
-            "asked for a return, all episodes",
+            "likelihood, with a spread",
             "behaviour cloning, half the learning rate",
             "10 % behaviour cloning",
             "attention, windows of 20, half the learning rate",
