@@ -79,7 +79,8 @@ def show(name: str, png: Path | None) -> None:
 
     from envs import load_episodes
     from envs.environments import TaskError, physics_version
-    from envs.tasks import describe_task, reference_scores
+    from envs.references import reference_scores
+    from envs.tasks import describe_task
 
     episodes = load_episodes(name)
     source, returns, lengths = episodes.source, episodes.returns, episodes.lengths

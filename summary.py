@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from envs.references import score_of_return
 from evaluate import target_in_words
 
 
@@ -74,7 +75,7 @@ def print_results(results: dict[str, Any], run_dir: Path, file: str = "results.j
     for heading, justify in (("", "left"), ("return", "right"), ("score", "right"), ("95 % interval", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for heading, value in recorded_returns(task).items():
-        table.add_row(heading, f"{value:.0f}", _score(value, task["reference"]), "")
+        table.add_row(heading, f"{value:.0f}", score_of_return(value, task["reference"]), "")
     table.add_section()
     table.add_row(*_agent_row(results), style="bold")
     if results.get("success_rate") is not None:
@@ -163,9 +164,3 @@ def _agent_row(results: dict[str, Any]) -> tuple[str, str, str, str]:
 
 def _interval(score: dict[str, Any], between: str) -> str:
     return score["reason"] or f"{score['ci_low']:.1f}{between}{score['ci_high']:.1f}"
-
-
-def _score(value: float, reference: dict[str, Any] | None) -> str:
-    if reference is None or reference["of"] != "return":
-        return ""
-    return f"{100 * (value - reference['min']) / (reference['max'] - reference['min']):.1f}"

@@ -1,4 +1,4 @@
-"""Environments: made by id, with observations as vectors, and checked against recorded data."""
+"""Environments: made by id, with observations as vectors, chosen for recorded data and checked against it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envs.episodes import Episodes
 
@@ -198,3 +198,38 @@ def physics_version() -> str:
         except PackageNotFoundError:  # environments without MuJoCo need none
             continue
     return ", ".join(found)
+
+
+class EnvironmentChoice(NamedTuple):
+    """The environment to score in; declared: the user named it, the data did not. note: what a report must add."""
+
+    env_id: str
+    env_kwargs: dict[str, Any]
+    declared: bool
+    note: str | None
+
+
+def environment_for(episodes: Episodes, env_id: str | None) -> EnvironmentChoice:
+    """The environment to score in: env_id if given, else the one the data was recorded in. Raises TaskError."""
+    source = episodes.source
+    if env_id is None and source.env_id is None and source.why_no_env:
+        raise TaskError(
+            f"{source.dataset_id} has no environment here: {source.why_no_env}. Train without playing, with "
+            "evaluate.num_episodes=0, or pass env_id=..."
+        )
+    if env_id is None and source.env_id is None:
+        raise TaskError(
+            f"{source.dataset_id} does not say which environment it was recorded in. Pass env_id=..., such as "
+            f"{usual_environments(episodes) or 'CartPole-v1'}, or train without playing: evaluate.num_episodes=0."
+        )
+    if env_id is None and ":" in str(source.env_id):  # gymnasium would import the module before the colon
+        raise TaskError(
+            f"{source.dataset_id} names the environment {source.env_id!r}, which would import a module of its choice. "
+            f"If you trust it, pass env_id={source.env_id}."
+        )
+    if env_id is None or env_id == source.env_id:
+        return EnvironmentChoice(str(source.env_id), dict(source.env_kwargs), declared=env_id is not None, note=None)
+    recorded = f"was recorded in {source.env_id}" if source.env_id else "does not say where it was recorded"
+    return EnvironmentChoice(
+        env_id, {}, declared=True, note=f"scored in {env_id} as told; {source.dataset_id} {recorded}"
+    )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.fleet import Fleet, MakeEnv
+from envs.references import normalized_score
 
 
 class Policy(Protocol):
@@ -148,7 +149,7 @@ def summarize(values: ArrayLike, reference: Mapping[str, Any] | None, confidence
         return {**nothing, **about, "reason": "not evaluated"}
     if reference is None:
         return {**nothing, **about, "reason": "no reference scores for this environment"}
-    scores = 100 * (values - reference["min"]) / (reference["max"] - reference["min"])
+    scores = normalized_score(values, reference)
     mean = float(scores.mean())
     if len(scores) == 1:
         return {**nothing, "mean": mean, **about, "reason": "a single episode has no spread"}

@@ -1,53 +1,24 @@
-"""Tasks: an environment, what a score means there, and the dataset an agent learns from."""
+"""Tasks: an environment, what counts there, and the dataset an agent learns from, as plain JSON."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from envs.checks import ROWS_AT_ONCE
-from envs.environments import TaskError, check_environment, make_environment, usual_environments
+from envs.environments import TaskError, check_environment, environment_for, make_environment
 from envs.episodes import Episodes, Source
 from envs.patterns import mismatch
+from envs.references import reference_scores
 
 if TYPE_CHECKING:
     import gymnasium
 
 HISTOGRAM_BINS = 60
-D4RL_INFOS = "D4RL (Farama-Foundation/D4RL, d4rl/infos.py)"
-D4RL_PORT = f"{D4RL_INFOS}, measured in its own environment, of which this is gymnasium-robotics' port"
-SUCCESS_RATE = "the share of episodes that reach the goal, as D4RL scores mazes"
-
-
-class Reference(NamedTuple):
-    """What counts as 0 and as 100, where that comes from, and of what it is: an episode's return, or its success."""
-
-    min: float
-    max: float
-    source: str
-    of: Literal["return", "success"] = "return"
-
-
-# Environment family -> what a random and an expert policy reach there, and who measured it.
-REFERENCE_SCORES: dict[str, Reference] = {
-    "halfcheetah": Reference(-280.178953, 12135.0, D4RL_INFOS),
-    "hopper": Reference(-20.272305, 3234.3, D4RL_INFOS),
-    "walker2d": Reference(1.629008, 4592.3, D4RL_INFOS),
-    "ant": Reference(-325.6, 3879.7, D4RL_INFOS),
-    "adroithandpen": Reference(96.262799, 3076.8331017826877, D4RL_PORT),
-    "adroithandhammer": Reference(-274.856578, 12794.134825156867, D4RL_PORT),
-    "adroithanddoor": Reference(-56.512833, 2880.5693087298737, D4RL_PORT),
-    "adroithandrelocate": Reference(-6.425911, 4233.877797728884, D4RL_PORT),
-    "frankakitchen": Reference(0.0, 4.0, D4RL_PORT),
-}
-
-
 TARGET_OVER_BEST = 1.25  # a target return so many times the best recorded one is worth a word
 
 # What `Task.describe` gives, as envs.patterns writes it.
@@ -262,52 +233,3 @@ def describe_actions(env: gymnasium.Env[Any, Any]) -> dict[str, Any]:
         return {"num_actions": int(space.n)}
     low, high = ([float(b) if np.isfinite(b) else None for b in bound] for bound in (space.low, space.high))
     return {"low": low, "high": high}
-
-
-def reference_scores(env_id: str, source: Source) -> Reference | None:
-    """What counts as 0 and 100 in env_id: the dataset's own scores if they are of env_id, else D4RL's, else None."""
-    if re.match(r"(AntMaze|PointMaze)_(?!.*Dense)", env_id):
-        return Reference(0.0, 1.0, SUCCESS_RATE, of="success")
-    if source.reference is not None and source.env_id in (None, env_id):
-        return Reference(*source.reference, source.reference_source or f"metadata of {source.dataset_id}")
-    return REFERENCE_SCORES.get(re.sub(r"-v\d+$", "", env_id).lower())
-
-
-def normalized_score(values: ArrayLike, reference: Reference) -> NDArray[np.float64]:
-    """100 * (value - min) / (max - min), as D4RL does."""
-    return 100 * (np.asarray(values, dtype=np.float64) - reference.min) / (reference.max - reference.min)
-
-
-class EnvironmentChoice(NamedTuple):
-    """The environment to score in; declared: the user named it, the data did not. note: what a report must add."""
-
-    env_id: str
-    env_kwargs: dict[str, Any]
-    declared: bool
-    note: str | None
-
-
-def environment_for(episodes: Episodes, env_id: str | None) -> EnvironmentChoice:
-    """The environment to score in: env_id if given, else the one the data was recorded in. Raises TaskError."""
-    source = episodes.source
-    if env_id is None and source.env_id is None and source.why_no_env:
-        raise TaskError(
-            f"{source.dataset_id} has no environment here: {source.why_no_env}. Train without playing, with "
-            "evaluate.num_episodes=0, or pass env_id=..."
-        )
-    if env_id is None and source.env_id is None:
-        raise TaskError(
-            f"{source.dataset_id} does not say which environment it was recorded in. Pass env_id=..., such as "
-            f"{usual_environments(episodes) or 'CartPole-v1'}, or train without playing: evaluate.num_episodes=0."
-        )
-    if env_id is None and ":" in str(source.env_id):  # gymnasium would import the module before the colon
-        raise TaskError(
-            f"{source.dataset_id} names the environment {source.env_id!r}, which would import a module of its choice. "
-            f"If you trust it, pass env_id={source.env_id}."
-        )
-    if env_id is None or env_id == source.env_id:
-        return EnvironmentChoice(str(source.env_id), dict(source.env_kwargs), declared=env_id is not None, note=None)
-    recorded = f"was recorded in {source.env_id}" if source.env_id else "does not say where it was recorded"
-    return EnvironmentChoice(
-        env_id, {}, declared=True, note=f"scored in {env_id} as told; {source.dataset_id} {recorded}"
-    )

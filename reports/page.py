@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.references import score_of_return
 from reports import figures
 from reports.runs import Group, Run, group_runs, read_if_there
 from reports.sentences import by_score, caption_of, in_words, score_in_words, title_of, verdict_of
@@ -119,10 +120,7 @@ def _best_over_training(group: Group) -> str:
 
 
 def _recorded(value: float, reference: dict[str, Any] | None) -> list[str]:
-    score = ""
-    if reference is not None and reference["of"] == "return":
-        score = f"{100 * (value - reference['min']) / (reference['max'] - reference['min']):.1f}"
-    return [score, "", f"{value:,.0f}", "", "", "", ""]
+    return [score_of_return(value, reference), "", f"{value:,.0f}", "", "", "", ""]
 
 
 def _figures(runs: list[Run], finished: list[Run], groups: list[Group]) -> list[dict[str, str]]:

@@ -13,15 +13,9 @@ import pytest
 
 from envs import Episode, Episodes, Source
 from envs.d4rl_catalog import d4rl_files
-from envs.environments import TaskError, make_environment
-from envs.tasks import (
-    REFERENCE_SCORES,
-    Task,
-    describe_task,
-    environment_for,
-    normalized_score,
-    reference_scores,
-)
+from envs.environments import TaskError, environment_for, make_environment
+from envs.references import REFERENCE_SCORES, normalized_score, reference_scores
+from envs.tasks import Task, describe_task
 
 
 def make_episodes(obs_dim: int = 3, action_dim: int | None = 1, **source: Any) -> Episodes:
@@ -65,7 +59,9 @@ def test_the_datasets_own_scores_come_first_in_its_own_environment_only() -> Non
 def test_random_scores_zero_and_expert_one_hundred(family: str) -> None:
     reference = REFERENCE_SCORES[family]
     middle = (reference.min + reference.max) / 2
-    np.testing.assert_allclose(normalized_score([reference.min, middle, reference.max], reference), [0, 50, 100])
+    np.testing.assert_allclose(
+        normalized_score([reference.min, middle, reference.max], reference._asdict()), [0, 50, 100]
+    )
 
 
 def test_the_reference_scores_are_d4rls() -> None:
