@@ -177,7 +177,7 @@ def build_learner(
     spec = {"backbone": config["backbone"], "actions": task.actions, "settings": settings}
     spec |= {key: settings.pop(key) for key in ("name", "num_members")}
     timestep_embedding = settings.pop("timestep_embedding")
-    imitated = {key: settings.pop(key) for key in ("top_fraction", "top_return")}
+    imitated = {key: settings.pop(key) for key in ("top_fraction", "top_return", "earliest_of")}
     imitated["others"] = settings.pop("others", 0.0)
     if settings["acting_mode"] == "auto":
         settings["acting_mode"] = "carried"  # until the first checkpoint, when it is measured

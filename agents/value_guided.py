@@ -82,27 +82,38 @@ class ValueGuided(DecisionTransformer):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The policy's loss and the critics'; `loss` in the metrics is the error of the predicted actions."""
         assert isinstance(self.actions, ContinuousActions)
-        predictions = self.predict_each(self._with_noise(batch))
-        _, observations = self._normalize(batch.returns_to_go, batch.observations)
-        recorded = self.actions.encode(batch.actions)
-        error = self.cloning_error(predictions, batch)
+        own = self._for_policy(batch)
+        predictions = self.predict_each(self._with_noise(own))
+        error = self.cloning_error(predictions, own)
         ours = self.actions.squash(predictions)
+        _, observations = self._normalize(batch.returns_to_go, batch.observations)
         critic_loss, metrics = self.critics.loss(
             observations,
-            recorded,
+            self.actions.encode(batch.actions),
             batch.rewards / self.return_scale,
             batch.terminated,
             batch.valid_mask,
-            self._disturbed(self.actions.squash(predictions.detach().mean(-2))) if self.bootstrap == "policy" else None,
+            self._disturbed(ours.detach().mean(-2)) if self.bootstrap == "policy" else None,
             batch.starts,
         )
+        share = own.valid_mask.sum() / batch.valid_mask.sum()  # of all real steps, over which a part's loss is a mean
+        _, observations = self._normalize(own.returns_to_go, own.observations)
         value = self._value_of_each(observations, ours if self.eta > 0 else ours.detach())
-        size = mean_of_real_steps(value.detach().abs(), batch).clamp(min=SMALLEST_SIZE)
+        size = mean_of_real_steps(value.detach().abs(), own).clamp(min=SMALLEST_SIZE)
+        recorded = self.actions.encode(own.actions)
         weight = self._weight(observations, recorded, size) if self.advantage_weight else 1.0
-        cloning = mean_of_real_steps(weight * error, batch)
-        gain = mean_of_real_steps(value, batch) / size
-        metrics |= {"loss": mean_of_real_steps(error, batch).detach(), "value": gain.detach()}
+        cloning = share * mean_of_real_steps(weight * error, own)
+        gain = share * mean_of_real_steps(value if own.imitated is None else value * own.imitated, own) / size
+        metrics |= {"loss": share * mean_of_real_steps(error, own).detach(), "value": gain.detach()}
         return cloning - self.eta * gain + critic_loss, metrics
+
+    def _for_policy(self, batch: Batch) -> Batch:
+        """The windows that the policy looks at: those of which a step is imitated, or all where the critics ask it."""
+        if batch.imitated is None or self.bootstrap == "policy":
+            return batch
+        seen = batch.imitated.any(1)
+        seen[0] |= ~seen.any()  # a part of a batch without any has gradients all the same, of zero
+        return Batch(*(None if x is None else x[seen] for x in batch))  # type: ignore[arg-type]
 
     def _disturbed(self, actions: Tensor) -> Tensor:
         """With TD3's noise, so that a value that stands alone among its neighbours is not believed."""

@@ -29,16 +29,17 @@ class Batch(NamedTuple):
 
 
 class WindowSampler:
-    """Windows drawn so that every recorded step is learnt from about equally often.
+    """Windows drawn so that every recorded step is learnt from about equally often, or early ones more often.
 
     A window may reach over either end of its episode. Over the right end it is padded; over the left end it is moved
     to begin with the episode, so that context_length windows of each episode begin as acting does: with no past.
     Drawing the first step uniformly instead shows a fresh start once an episode.
 
     top_fraction and top_return: which episodes are worth imitating, see `best_episodes`; `kept` holds their indices.
-    others: beside each window of those come so many of all episodes, from which critics learn; `imitated` tells them
-    apart. packed: where an episode ends the window goes on with the next one instead of padding, and says so in
-    `starts`.
+    earliest_of: each of their windows is the earliest of so many drawn from its episode, since all that acts has to get
+    through an episode's beginning, and an early error costs the rest of it. others: beside each window of those come so
+    many of all episodes, from which critics learn; `imitated` tells them apart. packed: where an episode ends the
+    window goes on with the next one instead of padding, and says so in `starts`.
     """
 
     def __init__(
@@ -48,20 +49,21 @@ class WindowSampler:
         context_length: int,
         top_fraction: float = 1.0,
         top_return: float | None = None,
+        earliest_of: int = 1,
         others: float = 0.0,
         packed: bool = False,
     ) -> None:
         self.episodes = episodes
         self.kept = best_episodes(episodes.returns, top_fraction, top_return)
-        self.context_length, self.others, self.packed = context_length, others, packed
+        self.context_length, self.earliest_of, self.others, self.packed = context_length, earliest_of, others, packed
         self._returns_to_go = returns_to_go(episodes)
         self._used = np.arange(len(episodes)) if others else self.kept
         self._begins, self._ends = episodes.offsets[self._used], episodes.offsets[self._used + 1]
         self._steps_before = np.cumsum([0, *episodes.lengths[self._used]])  # of the used episodes end to end
         self._is_kept = np.isin(self._used, self.kept)
         num_windows = self._ends - self._begins + context_length - 1
-        self._kept_windows_up_to = np.cumsum(num_windows * self._is_kept)
-        self._windows_up_to = np.cumsum(num_windows)
+        self._kept_windows_before = np.cumsum([0, *(num_windows * self._is_kept)])
+        self._windows_before = np.cumsum([0, *num_windows])
 
     def sample(self, batch_size: int, *, seed: int, step: int) -> Batch:
         """The batch of this step of the run with this seed: the same whenever and wherever it is asked for."""
@@ -70,15 +72,22 @@ class WindowSampler:
     def starts(self, batch_size: int, *, seed: int, step: int) -> np.ndarray:
         """The rows of the flat store at which the windows of that batch begin, [batch_size + others * batch_size]."""
         rng = np.random.default_rng([seed, step])
-        kept = self._drawn(rng, self._kept_windows_up_to, batch_size)
+        kept = self._drawn(rng, self._kept_windows_before, batch_size, self.earliest_of)
         num_others = round(self.others * batch_size)
-        return np.concatenate([kept, self._drawn(rng, self._windows_up_to, num_others)]) if num_others else kept
+        return np.concatenate([kept, self._drawn(rng, self._windows_before, num_others)]) if num_others else kept
 
-    def _drawn(self, rng: np.random.Generator, windows_up_to: np.ndarray, num_windows: int) -> np.ndarray:
-        """The rows at which so many windows begin, uniform over those counted up to and with each episode."""
-        drawn = rng.integers(windows_up_to[-1], size=num_windows)
-        place = np.searchsorted(windows_up_to, drawn, side="right")
-        starts: np.ndarray = np.maximum(self._ends[place] - (windows_up_to[place] - drawn), self._begins[place])
+    def _drawn(
+        self, rng: np.random.Generator, windows_before: np.ndarray, num_windows: int, earliest_of: int = 1
+    ) -> np.ndarray:
+        """The rows at which so many windows begin, uniform over those counted before each episode and after the last.
+
+        Each is the earliest of so many drawn from its episode.
+        """
+        drawn = rng.integers(windows_before[-1], size=num_windows)
+        place = np.searchsorted(windows_before, drawn, side="right") - 1
+        for _ in range(earliest_of - 1):
+            drawn = np.minimum(drawn, rng.integers(windows_before[place], windows_before[place + 1]))
+        starts: np.ndarray = np.maximum(self._ends[place] - (windows_before[place + 1] - drawn), self._begins[place])
         return starts
 
     def num_real_steps(self, starts: np.ndarray) -> int:

@@ -63,6 +63,9 @@ RUNGS: dict[str, Rung] = {
     # Which episodes are imitated
     "all episodes": Rung("agent.top_fraction=1"),
     "the best tenth alone": Rung("agent.top_return=null"),
+    "all steps alike": Rung("agent.earliest_of=1", "the default before"),
+    "the earliest of 2": Rung("agent.earliest_of=2", "an option"),
+    "the earliest of 5": Rung("agent.earliest_of=5", "an option"),
     # What is learnt of an action
     "likelihood, with a spread": Rung("agent.action_loss=likelihood", "an option"),
     "absolute error": Rung("agent.action_loss=absolute", "an option"),
@@ -95,7 +98,7 @@ FINALISTS = {  # the base and the baselines as their best trial has them, and th
         FINAL_SEEDS,
         (
             BASE,
-            "likelihood, with a spread",
+            "all steps alike",
             "behaviour cloning, half the learning rate",
             "10 % behaviour cloning",
             "attention, windows of 20, half the learning rate",

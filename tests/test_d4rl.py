@@ -9,13 +9,13 @@ import h5py
 import numpy as np
 import pytest
 from conftest import WriteD4RL, d4rl_columns
-from envs.d4rl_ends import mark_time_limits
 
 import envs.checks
 import envs.hdf5
 from envs import DataError
 from envs.d4rl import read_d4rl
 from envs.d4rl_catalog import d4rl_files
+from envs.d4rl_ends import mark_time_limits
 
 LENGTHS = [4, 3, 1, 5]
 

@@ -136,6 +136,29 @@ def test_targets_may_go_on_as_the_policy_would() -> None:
     torch.testing.assert_close(seen[1], model.v(observations).squeeze(-1).detach())
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_policy_learns_from_what_is_imitated_and_the_critics_from_all(packed: bool) -> None:
+    """What the other episodes look like is nothing to the policy; without any to imitate its gradients are zero."""
+    sampler = WindowSampler(recorded(), context_length=5, top_fraction=0.3, others=1.0, packed=packed)
+    agent, batch = guided(recorded(), eta=0.5), sampler.sample(6, seed=0, step=0)
+    torch.nn.init.normal_(agent.critics.slow_q[0][-1].weight)
+    assert batch.imitated is not None
+    strange = batch._replace(
+        observations=torch.where(batch.imitated.any(1)[:, None, None], batch.observations, batch.observations + 3)
+    )
+    none = strange._replace(imitated=torch.zeros_like(batch.imitated))
+    found = []
+    for shown in (batch, strange, none):
+        agent.zero_grad()
+        agent.loss(shown)[0].backward()
+        policy, critics = ([p.grad.clone() for p in group if p.grad is not None] for group in agent.parameter_groups())
+        found.append((policy, critics))
+    assert all(torch.equal(a, b) for a, b in zip(found[0][0], found[1][0], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
+    assert found[2][0]
+    assert not any(gradient.any() for gradient in found[2][0])
+
+
 @pytest.mark.parametrize("bound", [1.0, None])
 def test_the_policy_is_disturbed_a_little_and_within_its_bounds(bound: float | None) -> None:
     """An action without bounds is not cut at those that others have."""

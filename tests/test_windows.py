@@ -60,6 +60,30 @@ def test_every_step_is_seen_about_equally_often_and_an_episode_begins_many_windo
     assert fresh / (300 * 64) == pytest.approx(10 / (12 + 49 + 209), rel=0.15)
 
 
+@pytest.mark.parametrize("earliest_of", [1, 2, 3])
+def test_of_several_windows_drawn_from_an_episode_the_earliest_is_taken(earliest_of: int) -> None:
+    """Episodes keep their shares; within one, a place is begun at as often as the least of so many draws is there."""
+    episodes = recorded((30, 90, 60))
+    sampler = WindowSampler(episodes, context_length=1, top_fraction=0.67, earliest_of=earliest_of)
+    starts = sampler.starts(40_000, seed=0, step=0)
+    lengths = episodes.lengths[sampler.kept]
+    for index, length in zip(sampler.kept, lengths, strict=True):
+        within = starts[(starts >= episodes.offsets[index]) & (starts < episodes.offsets[index + 1])]
+        within = within - episodes.offsets[index]
+        assert len(within) / len(starts) == pytest.approx(length / lengths.sum(), rel=0.05)
+        expected = sum((1 - place / length) ** earliest_of for place in range(1, length))
+        assert within.mean() == pytest.approx(expected, rel=0.05)
+
+
+def test_what_critics_learn_from_is_drawn_from_all_steps_alike() -> None:
+    settings: dict[str, Any] = {"context_length": 1, "top_fraction": 0.5, "others": 1.0}
+    episodes = recorded((30, 90, 60))
+    early = WindowSampler(episodes, earliest_of=3, **settings).starts(20_000, seed=0, step=0)[20_000:]
+    counts = np.bincount(early, minlength=episodes.num_steps)
+    assert counts.min() > 0.5 * counts.mean()
+    assert counts.max() < 1.6 * counts.mean()
+
+
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
     sampler = WindowSampler(recorded(), context_length=5, packed=True)
     first = sampler.sample(8, seed=3, step=7)
