@@ -40,6 +40,8 @@ class Run:
         if agent["top_fraction"] < 1:
             words.append(f"best {100 * agent['top_fraction']:g} % of the episodes")
             words += [] if agent["top_return"] is None else [f"and those within {agent['top_return']:g} of the best"]
+        if agent.get("earliest_of", 1) != 1:  # which runs of before have not
+            words.append(f"earliest of {agent['earliest_of']} windows")
         return ", ".join(words)
 
     @property

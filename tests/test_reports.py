@@ -177,6 +177,15 @@ def test_without_reference_scores_there_are_raw_returns_and_a_reason(tmp_path: P
     assert "normalised score is" not in page
 
 
+def test_runs_that_draw_their_windows_otherwise_are_another_method(tmp_path: Path) -> None:
+    paths = [make_run(tmp_path / name) for name in ("alike", "early")]
+    config = json.loads((paths[1] / "config.json").read_bytes())
+    config["agent"]["earliest_of"] = 3
+    (paths[1] / "config.json").write_text(json.dumps(config))
+    methods = [group.method for group in group_runs(find_runs(paths))]
+    assert methods == ["min_gru, decision transformer", "min_gru, decision transformer, earliest of 3 windows"]
+
+
 @pytest.mark.parametrize("harm", ["cut", "gone", "foreign", "no config"])
 def test_a_torn_run_is_named_and_the_others_are_shown(tmp_path: Path, harm: str) -> None:
     make_run(tmp_path / "runs", seed=0)
