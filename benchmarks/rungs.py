@@ -18,7 +18,6 @@ EVERY_SET = {  # halfcheetah last, which no choice was made on
     "walker2d replay": ("any", "Walker2d-v5-learning.hdf5", "Walker2d-v5"),  # its target: the best return recorded
     **{name: found for name, found in SETS.items() if name.startswith("halfcheetah")},
 }
-FINAL_SEEDS = [60, 61, 62]
 
 
 class Rung(NamedTuple):
@@ -95,9 +94,10 @@ RUNGS: dict[str, Rung] = {
 
 FINALISTS = {  # the base and the baselines as their best trial has them, and the seeds that no choice was made on
     "supervised": (
-        FINAL_SEEDS,
+        [60, 61, 62],
         (
             BASE,
+            "likelihood, with a spread",
             "all steps alike",
             "behaviour cloning, half the learning rate",
             "10 % behaviour cloning",
@@ -105,7 +105,7 @@ FINALISTS = {  # the base and the baselines as their best trial has them, and th
         ),
     ),
     "with values": (
-        FINAL_SEEDS,
+        [70, 71, 72],
         (
             GUIDED,
             BASE,

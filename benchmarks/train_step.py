@@ -63,7 +63,11 @@ def measure(context_length: int, chosen: Any) -> list[dict[str, Any]]:
     steps: dict[str, Callable[[], object]] = {name: training_step(model, batch) for name, model in models.items()}
     for name, settings, share in AGENTS:
         models[name] = our_agent("min_gru", "merged", chosen, **settings)
-        steps[name] = training_step(models[name], random_batch(share * len(batch.actions), context_length))
+        shown = random_batch(share * len(batch.actions), context_length)
+        if share > 1:  # as the sampler gives them: windows to imitate, then those from which the critics alone learn
+            imitated = torch.arange(len(shown.actions)) < len(batch.actions)
+            shown = shown._replace(imitated=imitated[:, None].expand(shown.valid_mask.shape))
+        steps[name] = training_step(models[name], shown)
     steps |= matrix_products(models["min_gru"], batch)
     times = alternate(steps, chosen.rounds)
     return [
