@@ -105,7 +105,7 @@ FINALISTS = {  # the base and the baselines as their best trial has them, and th
         ),
     ),
     "with values": (
-        [70, 71, 72],
+        [60, 61, 62, 70, 71, 72],
         (
             GUIDED,
             BASE,
