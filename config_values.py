@@ -52,7 +52,7 @@ RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ),
     (r"conv_width|memory_length", "at least 2", lambda value: value >= 2),
     (r"discount|trace|expectile", "at least 0 and at most 1", lambda value: 0 <= value <= 1),
-    (r"num_\w+|\w+_size|\w+_length|\w+_every|window|accumulate", "at least 1", lambda value: value >= 1),
+    (r"num_\w+|\w+_size|\w+_length|\w+_every|window|accumulate|earliest_of", "at least 1", lambda value: value >= 1),
     (r"dropout|ema_decay", "at least 0 and less than 1", lambda value: 0 <= value < 1),
     (r"top_return", "at most 1", lambda value: value <= 1),
     (r"top_fraction", "more than 0 and at most 1", lambda value: 0 < value <= 1),

@@ -46,6 +46,7 @@ def test_a_value_gets_the_type_of_its_default(key: str, value: Any, default: Any
         ("target_return", "much", None, "target_return must be a number; got 'much'"),
         ("target_return", float("inf"), None, "target_return must be finite; got inf"),
         ("num_threads", 0, None, "num_threads must be at least 1; got 0"),
+        ("agent.earliest_of", 0, 3, "agent.earliest_of must be at least 1; got 0"),
         ("num_episodes", 0, 100, "num_episodes must be at least 1; got 0"),
         ("seed", -1, 0, "seed must be at least 0; got -1"),
         ("backbone.num_layers", {"a": 1}, 3, "backbone.num_layers must be a whole number; got {'a': 1}"),
