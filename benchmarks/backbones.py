@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from measuring import alternate, arguments, machine
 from sequence_models import settings_of
-from standing_comparison import BACKBONES, SETS, Cell, read, shown
+from standing_comparison import BACKBONES, FIRST_SEED, SETS, Cell, read, shown
 
 from envs.scores import estimate
 from minrnn import Backbone
@@ -49,7 +49,7 @@ def main() -> None:
     for length in LENGTHS:
         add_training(rows, length, chosen)
     add_acting(rows)
-    add_scores(rows, Path(chosen.standing), range(chosen.seeds))
+    add_scores(rows, Path(chosen.standing), range(FIRST_SEED, FIRST_SEED + chosen.seeds))
     add_column(rows, chosen.out / "benchmarks" / "selective_copying.csv", copying)
     add_column(rows, chosen.out / "benchmarks" / "language.csv", language)
     write_page(rows, chosen)
