@@ -114,9 +114,9 @@ def write_page(found: dict[Cell, dict[str, Any] | None], chosen: Any, seeds: ran
     lines = [
         "# The standing comparison",
         "",
-        f"{len(BACKBONES)} backbones at equal parameters (to 2 %) of one agent, `{chosen.agent}`: 2,000 gradient steps,",
-        f"merged tokens, last checkpoint, 20 episodes a run, {chosen.seeds} seeds from {chosen.first_seed} on: mean and "
-        "95 % bootstrap",
+        f"{len(BACKBONES)} backbones at equal parameters (to 2 %) of one agent, `{chosen.agent}`: 2,000 gradient",
+        f"steps, merged tokens, last checkpoint, 20 episodes a run, {chosen.seeds} seeds from {chosen.first_seed} on:",
+        "mean and 95 % bootstrap",
         "interval over seeds; few seeds make wide intervals, and intervals that overlap show no difference.",
         "",
         f"`python benchmarks/standing_comparison.py --data-dir DATA_DIR --agent {chosen.agent} --seeds {chosen.seeds} "
