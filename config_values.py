@@ -43,6 +43,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "device": ("auto", "cpu", "cuda", "cuda:N", "mps"),
 }
 
+FOR_EACH_MEMBER = ("agent.action_loss", "agent.eta")  # may be a list, of one for each member of an ensemble
+
 # The first pattern that matches the end of a dotted key holds.
 RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     (
@@ -106,6 +108,10 @@ def checked_value(key: str, value: Any, default: Any) -> Any:
     kind = NULLABLE.get(key) or (None if default is None else type(default))
     if key == "dataset" and isinstance(value, list) and value:  # several, learnt from together
         return [_as_type(key, one, str) for one in value]
+    if key in FOR_EACH_MEMBER and isinstance(value, list) and value:
+        return [checked_value(key, one, default[0] if isinstance(default, list) else default) for one in value]
+    if key in FOR_EACH_MEMBER and isinstance(default, list):
+        default, kind = default[0], type(default[0])
     if key in CHOICES:
         check_choice(key, value, CHOICES[key])
     elif kind is not None:

@@ -33,7 +33,7 @@ class DecisionTransformer(nn.Module):
     continuous action, see `agents.actions`. previous_action=False keeps the agent from seeing what it did.
 
     An Ensemble for a backbone makes an ensemble of the agent: members that share nothing learn from the same batches,
-    each by its own loss, and act as one, by the mean of what they predict.
+    each by its own loss, and act as one, by the mean of what they predict. action_loss may name one for each member.
     """
 
     spec: dict[str, Any]
@@ -53,14 +53,15 @@ class DecisionTransformer(nn.Module):
         max_timesteps: int | None,
         acting_mode: ActingMode,
         observation_noise: float = 0.0,
-        action_loss: ActionLoss = "squared",
+        action_loss: ActionLoss | Sequence[ActionLoss] = "squared",
         previous_action: bool = True,
     ) -> None:
         super().__init__()
+        self.action_losses = for_each_member("action_loss", action_loss, backbone.num_members)
         for name, value, choices in (
             ("token_layout", token_layout, TokenLayout),
             ("acting_mode", acting_mode, ActingMode),
-            ("action_loss", action_loss, ActionLoss),
+            *(("action_loss", loss, ActionLoss) for loss in self.action_losses),
         ):
             if value not in get_args(choices):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}; got {value!r}")
@@ -71,7 +72,7 @@ class DecisionTransformer(nn.Module):
         self.backbone, self.actions = backbone, actions
         self.context_length, self.token_layout, self.acting_mode = context_length, token_layout, acting_mode
         self.condition_on_return, self.return_scale = condition_on_return, return_scale
-        self.observation_noise, self.action_loss, self.previous_action = observation_noise, action_loss, previous_action
+        self.observation_noise, self.previous_action = observation_noise, previous_action
         self.observation_mean: Tensor
         self.observation_std: Tensor
         self.register_buffer("observation_mean", torch.tensor(observation_mean), persistent=False)
@@ -83,7 +84,7 @@ class DecisionTransformer(nn.Module):
         else:
             self.embed = nn.ModuleDict({k: Linear(n, backbone.hidden_size) for k, n in sizes.items() if n})
         self.embed_timestep = nn.Embedding(max_timesteps, backbone.hidden_size) if max_timesteps else None
-        num_outputs = actions.num_outputs(action_loss)
+        num_outputs = max(actions.num_outputs(loss) for loss in self.action_losses)
         self.head: Any = Linear(backbone.hidden_size, num_outputs)
         if backbone.num_members > 1:
             self.head = Heads(backbone.num_members, backbone.hidden_size, num_outputs)
@@ -113,8 +114,8 @@ class DecisionTransformer(nn.Module):
 
     def cloning_error(self, predictions: Tensor, batch: Batch) -> Tensor:
         """What each step [B, K] has still to learn of its recorded action, mean over members; 0 where none is to."""
-        actions = batch.actions.unsqueeze(2).expand(-1, -1, predictions.shape[2], *batch.actions.shape[2:])
-        error = self.actions.loss(predictions, actions, self.action_loss).mean(-1)
+        members = zip(predictions.unbind(2), self.action_losses, strict=True)
+        error = torch.stack([self.actions.loss(own, batch.actions, loss) for own, loss in members]).mean(0)
         return error if batch.imitated is None else error.masked_fill(~batch.imitated, 0.0)
 
     def predict(self, batch: Batch) -> Tensor:
@@ -250,6 +251,15 @@ class DecisionTransformer(nn.Module):
         if self.embed_timestep is None:
             return token
         return token + self.embed_timestep(timesteps.clamp(max=self.embed_timestep.num_embeddings - 1))
+
+
+def for_each_member(name: str, given: Any, num_members: int) -> list[Any]:
+    """What is given for all members alike, or in a list for each of them, as a list. Raises ValueError."""
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        return [given] * num_members
+    if len(given) != num_members:
+        raise ValueError(f"{name} must be one for all members or one for each of the {num_members}; got {given}")
+    return [*given]
 
 
 def mean_of_real_steps(per_step: Tensor, batch: Batch) -> Tensor:

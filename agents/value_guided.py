@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from agents.actions import ContinuousActions, DiscreteActions
 from agents.critics import Critics
-from agents.decision_transformer import DecisionTransformer, mean_of_real_steps
+from agents.decision_transformer import DecisionTransformer, for_each_member, mean_of_real_steps
 from agents.windows import Batch
 from minrnn import Backbone
 from minrnn.ensemble import Ensemble
@@ -26,7 +26,8 @@ SMALLEST_SIZE = 0.01  # of values, in return_scale: while less is known of them 
 class ValueGuided(DecisionTransformer):
     """A DecisionTransformer for continuous actions with critics that teach it, and choose where there is a choice.
 
-    eta: weight of the value, in which 1 is the size of a usual value. advantage_weight: recorded actions count
+    eta: weight of the value, in which 1 is the size of a usual value; for all members of an ensemble, or for each one,
+    and those with 0 only imitate. advantage_weight: recorded actions count
     exp(advantage_weight * advantage) as much (at most 100 times), 0 for all alike. bootstrap: what the critics take to
     follow a step, the `recorded` behaviour or the `policy`. candidate_returns: at each step so many times the return
     still to be earned are asked for, and of the actions that they give the one with the highest value is taken; [1.0]
@@ -38,7 +39,7 @@ class ValueGuided(DecisionTransformer):
         backbone: Backbone | Ensemble,
         actions: ContinuousActions | DiscreteActions,
         *,
-        eta: float,
+        eta: float | Sequence[float],
         advantage_weight: float,
         critic_size: int,
         discount: float,
@@ -61,13 +62,14 @@ class ValueGuided(DecisionTransformer):
         )
         if not isinstance(actions, ContinuousActions):
             raise ValueError("value guidance follows the gradient of a value by the action: actions must be continuous")
-        if eta < 0 or advantage_weight < 0:
+        etas = for_each_member("eta", eta, backbone.num_members)
+        if min(*etas, advantage_weight) < 0:
             raise ValueError(f"eta and advantage_weight must not be negative; got {eta} and {advantage_weight}")
         if bootstrap not in get_args(Bootstrap):
             raise ValueError(f"bootstrap must be one of {', '.join(get_args(Bootstrap))}; got {bootstrap!r}")
         if not candidate_returns or (len(candidate_returns) > 1 and not self.condition_on_return):
             raise ValueError(f"candidate_returns need an agent that is asked for a return; got {candidate_returns}")
-        self.eta, self.advantage_weight, self.bootstrap = eta, advantage_weight, bootstrap
+        self.etas, self.advantage_weight, self.bootstrap = etas, advantage_weight, bootstrap
         self.candidate_returns = np.asarray(candidate_returns, np.float64)
         self.num_candidates = len(candidate_returns)
         self.critics = Critics(
@@ -98,14 +100,17 @@ class ValueGuided(DecisionTransformer):
         )
         share = own.valid_mask.sum() / batch.valid_mask.sum()  # of all real steps, over which a part's loss is a mean
         _, observations = self._normalize(own.returns_to_go, own.observations)
-        value = self._value_of_each(observations, ours if self.eta > 0 else ours.detach())
-        size = mean_of_real_steps(value.detach().abs(), own).clamp(min=SMALLEST_SIZE)
+        value, etas = self._values(observations, ours)
+        size = mean_of_real_steps(value.detach().abs().mean(-1), own).clamp(min=SMALLEST_SIZE)
+        if own.imitated is not None:
+            value = value * own.imitated[..., None]
         recorded = self.actions.encode(own.actions)
         weight = self._weight(observations, recorded, size) if self.advantage_weight else 1.0
         cloning = share * mean_of_real_steps(weight * error, own)
-        gain = share * mean_of_real_steps(value if own.imitated is None else value * own.imitated, own) / size
-        metrics |= {"loss": share * mean_of_real_steps(error, own).detach(), "value": gain.detach()}
-        return cloning - self.eta * gain + critic_loss, metrics
+        gain = share * mean_of_real_steps(value.detach().mean(-1), own) / size
+        metrics |= {"loss": share * mean_of_real_steps(error, own).detach(), "value": gain}
+        lesson = share * mean_of_real_steps((etas * value).sum(-1), own) / (len(self.etas) * size)
+        return cloning - lesson + critic_loss, metrics
 
     def _for_policy(self, batch: Batch) -> Batch:
         """The windows that the policy looks at: those of which a step is imitated, or all where the critics ask it."""
@@ -122,10 +127,16 @@ class ValueGuided(DecisionTransformer):
         noise = (0.2 * torch.randn_like(actions)).clamp(-0.5, 0.5)
         return (actions + noise).clamp(-farthest, farthest)
 
-    def _value_of_each(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """The mean value [B, K] of what the members do [B, K, members, size] at observations [B, K, obs_dim]."""
+    def _values(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """The values [B, K, taught] of what the taught members do, with gradients, and their etas [taught].
+
+        observations [B, K, obs_dim], actions [B, K, members, size]. Where none is taught: of all, without gradients.
+        """
+        taught = [member for member, eta in enumerate(self.etas) if eta > 0]
+        actions = actions[:, :, taught] if taught else actions.detach()
         seen = observations[:, :, None].expand(-1, -1, actions.shape[2], -1)
-        return self.critics.value_of(seen, actions).mean(-1)
+        etas = [self.etas[member] for member in taught] or [0.0] * len(self.etas)
+        return self.critics.value_of(seen, actions), actions.new_tensor(etas)
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
         """The policy's parameters and the critics': the gradient of one must not shorten that of the other."""

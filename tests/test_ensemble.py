@@ -31,9 +31,9 @@ def member_of(agent: DecisionTransformer, index: int) -> DecisionTransformer:
 
 
 def ensemble(num_members: int = 3, backbone: str = "min_gru", **settings: object) -> DecisionTransformer:
-    spec = {**new_agent(recorded(), backbone, **settings).spec, "num_members": num_members}
+    spec = new_agent(recorded(), backbone).spec
     torch.manual_seed(1)
-    return build_agent(spec)
+    return build_agent({**spec, "num_members": num_members, "settings": {**spec["settings"], **settings}})
 
 
 def batch() -> object:
@@ -120,13 +120,67 @@ def test_an_ensemble_acts_alike_once_exported() -> None:
     assert largest_difference(agent, exported(agent, num_envs=3), "onnx", 3) < 1e-5
 
 
-def test_critics_guide_every_member() -> None:
-    agent = build_agent({**guided(recorded(), candidate_returns=[0.5, 1.0]).spec, "num_members": 2})
+def with_critics(**settings: object) -> DecisionTransformer:
+    """Three members, and critics that have something to say."""
+    spec = guided(recorded()).spec
+    torch.manual_seed(1)
+    agent = build_agent({**spec, "num_members": 3, "settings": {**spec["settings"], **settings}})
     for network in agent.critics.slow_q:
         torch.nn.init.normal_(network[-1].weight)
-    loss, _ = agent.loss(batch())
-    loss.backward()
-    assert all(float(head.weight.grad.norm()) > 0 for head in agent.head.members)
+    return agent
+
+
+def gradients_of_members(agent: DecisionTransformer) -> list[torch.Tensor]:
+    agent.loss(batch())[0].backward()
+    return [head.weight.grad for head in agent.head.members]
+
+
+def test_critics_guide_every_member() -> None:
+    alike, untaught = with_critics(), with_critics(eta=0.0)
+    for ours, theirs in zip(gradients_of_members(alike), gradients_of_members(untaught), strict=True):
+        assert not torch.allclose(ours, theirs, rtol=1e-3)
+
+
+def test_critics_that_choose_do_so_among_an_ensembles_actions() -> None:
+    agent = with_critics(candidate_returns=[0.5, 1.0])
     agent.reset(3, 7.0)
     assert agent.act(np.zeros((3, 4)), np.zeros(3)).shape == (3, 2)
     assert largest_difference(agent, exported(agent, num_envs=3), "onnx", 3) < 1e-5
+
+
+def test_critics_guide_the_members_they_are_told_to() -> None:
+    each, alike, untaught = with_critics(eta=[0.0, 1.0, 0.5]), with_critics(eta=1.0), with_critics(eta=0.0)
+    found, most, least = gradients_of_members(each), gradients_of_members(alike), gradients_of_members(untaught)
+    torch.testing.assert_close(found[0], least[0])
+    # how large a usual value is is asked of the taught members alone: the same factor for both
+    second, third = (float((found[m] - least[m]).norm() / (most[m] - least[m]).norm()) for m in (1, 2))
+    assert second == pytest.approx(2 * third, rel=1e-3)
+    assert second > 0.1
+
+
+def test_members_may_learn_by_losses_of_their_own() -> None:
+    losses = ["squared", "likelihood", "absolute"]
+    found = gradients_of_members(ensemble(action_loss=losses))
+    for member, loss in enumerate(losses):
+        alone = gradients_of_members(ensemble(action_loss=["likelihood", *[loss] * 2]))  # as wide a prediction
+        if member:
+            torch.testing.assert_close(found[member], alone[member])
+    assert float(found[0][2:].abs().max()) == 0.0  # a spread that nothing is learnt of
+    assert float(found[1][2:].abs().max()) > 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"action_loss": ["squared", "likelihood"]},
+            "action_loss must be one for all members or one for each of the 3",
+        ),
+        ({"action_loss": ["squared", "likelihood", "cubed"]}, "action_loss must be one of .*; got 'cubed'"),
+        ({"eta": [0.1] * 4}, "eta must be one for all members or one for each of the 3"),
+        ({"eta": [0.1, -0.1, 0.0]}, "must not be negative"),
+    ],
+)
+def test_lists_that_do_not_fit_the_members_are_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(AgentError, match=said):
+        with_critics(**settings)
