@@ -27,7 +27,7 @@ class Rung(NamedTuple):
     outcome: str = ""
 
 
-BASE, GUIDED = "base", "value guided"
+BASE, GUIDED, MEMBERS = "base", "value guided", "its three members without critics"
 CLONING = "agent=behavior_cloning"
 DT = (
     "agent=decision_transformer backbone=attention agent.context_length=20 train.batch_size=62 agent.acting_mode=window"
@@ -89,6 +89,11 @@ RUNGS: dict[str, Rung] = {
     "ensemble of 4": Rung("agent.num_members=4", "an option"),
     # Value guidance
     GUIDED: Rung("agent=value_guided", "the default of `value_guided`"),
+    MEMBERS: Rung("agent.num_members=3 agent.action_loss=[squared,likelihood,likelihood]", "an option"),
+    "value guided, one member": Rung(
+        "agent=value_guided agent.num_members=1 agent.action_loss=likelihood agent.eta=0.05 agent.earliest_of=1",
+        "the default of `value_guided` before",
+    ),
 }
 
 
@@ -105,15 +110,8 @@ FINALISTS = {  # the base and the baselines as their best trial has them, and th
         ),
     ),
     "with values": (
-        [60, 61, 62, 70, 71, 72],
-        (
-            GUIDED,
-            BASE,
-            "IQL, 100 times the advantage",
-            "IQL, in the base's time",
-            "TD3+BC, eta 0.5",
-            "TD3+BC, in the base's time",
-        ),
+        [80, 81, 82, 83, 84],
+        (GUIDED, MEMBERS, BASE, "IQL, 100 times the advantage", "TD3+BC, eta 0.5"),
     ),
 }
 

@@ -26,15 +26,14 @@ MIXER_KEYWORDS: dict[str, dict[str, Any]] = {
 }
 
 
-CRITICS = {"eta": 0.05, "advantage_weight": 0.0, "critic_size": 128, "discount": 0.99, "trace": 0.9, "expectile": 0.7}
+CRITICS = {"advantage_weight": 0.0, "critic_size": 128, "discount": 0.99, "trace": 0.9, "expectile": 0.7}
 DEFAULT: dict[str, Any] = {"condition_on_return": False}
+MEMBERS: dict[str, Any] = {"num_members": 3, "action_loss": ["squared", "likelihood", "likelihood"], **DEFAULT}
+GUIDED: dict[str, Any] = {"name": "value_guided", "eta": [0.0, 0.05, 0.05], **MEMBERS, **CRITICS}
 AGENTS: list[tuple[str, dict[str, Any], int]] = [  # name, settings, how many times the steps are in a batch
     ("min_gru, filtered_bc (the default agent)", DEFAULT, 1),
-    (
-        "min_gru, value_guided, as many steps more for its critics",
-        {"name": "value_guided", "action_loss": "likelihood", **DEFAULT, **CRITICS},
-        2,
-    ),
+    ("min_gru, filtered_bc of three members", MEMBERS, 1),
+    ("min_gru, value_guided (three members), as many steps more for its critics", GUIDED, 2),
 ]
 
 
@@ -99,10 +98,11 @@ def our_agent(
         "acting_mode": "carried",
         **changes,
     }
-    name = settings.pop("name", "decision_transformer")
+    name, num_members = settings.pop("name", "decision_transformer"), settings.pop("num_members", 1)
     mixer = {"name": backbone, **stack, "dropout": chosen.dropout, "mixer": MIXER_KEYWORDS[backbone]}
     actions = {"low": [-1.0] * ACTION_DIM, "high": [1.0] * ACTION_DIM}
-    return build_agent({"name": name, "backbone": mixer, "actions": actions, "settings": settings})
+    spec = {"name": name, "backbone": mixer, "actions": actions, "settings": settings, "num_members": num_members}
+    return build_agent(spec)
 
 
 def matching_width(backbone: str, num_parameters: int, chosen: Any) -> int:
