@@ -116,8 +116,8 @@ def write_page(found: dict[Cell, dict[str, Any] | None], chosen: Any, seeds: ran
         "",
         f"{len(BACKBONES)} backbones at equal parameters (to 2 %) of one agent, `{chosen.agent}`: 2,000 gradient",
         f"steps, merged tokens, last checkpoint, 20 episodes a run, {chosen.seeds} seeds from {chosen.first_seed} on:",
-        "mean and 95 % bootstrap",
-        "interval over seeds; few seeds make wide intervals, and intervals that overlap show no difference.",
+        "mean and 95 % bootstrap interval over seeds; few seeds make wide intervals, and intervals that overlap show",
+        "no difference. The agent's own settings were chosen with min_gru, on other seeds.",
         "",
         f"`python benchmarks/standing_comparison.py --data-dir DATA_DIR --agent {chosen.agent} --seeds {chosen.seeds} "
         f"--first-seed {chosen.first_seed}`, one cell: "
