@@ -32,8 +32,8 @@ MEMBERS: dict[str, Any] = {"num_members": 3, "action_loss": ["squared", "likelih
 GUIDED: dict[str, Any] = {"name": "value_guided", "eta": [0.0, 0.05, 0.05], **MEMBERS, **CRITICS}
 AGENTS: list[tuple[str, dict[str, Any], int]] = [  # name, settings, how many times the steps are in a batch
     ("min_gru, filtered_bc (the default agent)", DEFAULT, 1),
-    ("min_gru, filtered_bc of three members", MEMBERS, 1),
-    ("min_gru, value_guided (three members), as many steps more for its critics", GUIDED, 2),
+    ("min_gru, three members of it", MEMBERS, 1),
+    ("min_gru, value_guided (three members, critics)", GUIDED, 2),
 ]
 
 
