@@ -42,6 +42,12 @@ class Run:
             words += [] if agent["top_return"] is None else [f"and those within {agent['top_return']:g} of the best"]
         if agent.get("earliest_of", 1) != 1:  # which runs of before have not
             words.append(f"earliest of {agent['earliest_of']} windows")
+        if agent.get("num_members", 1) != 1:
+            words.append(f"{agent['num_members']} members")
+        losses = agent.get("action_loss", "squared")
+        losses = losses if isinstance(losses, list) else [losses]
+        if losses != ["squared"]:
+            words.append(f"loss {', '.join(map(str, losses))}")
         return ", ".join(words)
 
     @property

@@ -177,13 +177,21 @@ def test_without_reference_scores_there_are_raw_returns_and_a_reason(tmp_path: P
     assert "normalised score is" not in page
 
 
-def test_runs_that_draw_their_windows_otherwise_are_another_method(tmp_path: Path) -> None:
-    paths = [make_run(tmp_path / name) for name in ("alike", "early")]
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"earliest_of": 3}, "earliest of 3 windows"),
+        ({"action_loss": "likelihood"}, "loss likelihood"),
+        ({"num_members": 2, "action_loss": ["squared", "likelihood"]}, "2 members, loss squared, likelihood"),
+    ],
+)
+def test_runs_that_learn_otherwise_are_another_method(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    paths = [make_run(tmp_path / name) for name in ("alike", "other")]
     config = json.loads((paths[1] / "config.json").read_bytes())
-    config["agent"]["earliest_of"] = 3
+    config["agent"] |= settings
     (paths[1] / "config.json").write_text(json.dumps(config))
     methods = [group.method for group in group_runs(find_runs(paths))]
-    assert methods == ["min_gru, decision transformer", "min_gru, decision transformer, earliest of 3 windows"]
+    assert methods == ["min_gru, decision transformer", f"min_gru, decision transformer, {said}"]
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone", "foreign", "no config"])
