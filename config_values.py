@@ -108,10 +108,11 @@ def checked_value(key: str, value: Any, default: Any) -> Any:
     kind = NULLABLE.get(key) or (None if default is None else type(default))
     if key == "dataset" and isinstance(value, list) and value:  # several, learnt from together
         return [_as_type(key, one, str) for one in value]
-    if key in FOR_EACH_MEMBER and isinstance(value, list) and value:
-        return [checked_value(key, one, default[0] if isinstance(default, list) else default) for one in value]
-    if key in FOR_EACH_MEMBER and isinstance(default, list):
-        default, kind = default[0], type(default[0])
+    if key in FOR_EACH_MEMBER:
+        default = default[0] if isinstance(default, list) else default
+        if isinstance(value, list) and value:
+            return [checked_value(key, one, default) for one in value]
+        kind = type(default)
     if key in CHOICES:
         check_choice(key, value, CHOICES[key])
     elif kind is not None:
