@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -61,6 +62,7 @@ class RunDirectory:
     def __enter__(self) -> Self:
         if not self.writes:
             return self
+        self._is_new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
@@ -76,6 +78,8 @@ class RunDirectory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.writes and self._is_new:
+            self._remove_if_nothing_came_of_it()
         self._lock.release()
 
     @property
@@ -143,6 +147,14 @@ class RunDirectory:
     def finish(self, results: dict[str, Any]) -> None:
         if self.writes:
             write_json(self.path / "results.json", results)
+
+    def _remove_if_nothing_came_of_it(self) -> None:
+        """Takes a directory with nothing but the lock away while that is held: who comes now finds it live, or none."""
+        lock = self.path / "run.lock"
+        with suppress(OSError):
+            if [*self.path.iterdir()] == [lock]:
+                lock.unlink()
+                self.path.rmdir()
 
     def _check_config(self) -> None:
         path = self.path / "config.json"

@@ -222,6 +222,7 @@ def test_bad_input_is_refused_before_the_first_step(
     assert "download or copy it again" in refused(tmp_path, capsys, *own, "env_id=Hopper-v5")
     hopper_file.write_bytes(b"not data")
     assert "is not an HDF5 file" in refused(tmp_path, capsys, *own, "env_id=Hopper-v5")
+    assert not (tmp_path / "refused").exists()
 
 
 @pytest.mark.fault("two live runs in one directory")
@@ -231,6 +232,8 @@ def test_a_directory_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "refused").mkdir()
     with FileLock(tmp_path / "refused" / "run.lock"):
         assert "another run is live" in refused(tmp_path, capsys)
+    refused(tmp_path, capsys, "dataset=/nowhere.hdf5")
+    assert (tmp_path / "refused").exists()  # which was there before
 
 
 @pytest.mark.fault("a GPU that is asked for and not there")
@@ -242,4 +245,4 @@ def test_a_device_that_is_not_there_is_said_with_those_that_are(
         train_offline.main([*SMALL, f"run_dir={tmp_path / 'run'}", "device=cuda:1"])
     assert exit_.value.code == 1
     assert "device=cuda:1 is not there; this machine and this build of torch offer cpu" in capsys.readouterr().err
-    assert not (tmp_path / "run" / "config.json").exists()
+    assert not (tmp_path / "run").exists()
