@@ -141,21 +141,28 @@ def finals(kind: str, runs: Path) -> list[str]:
     """Every finalist's score on every set, and what the first of them has on it."""
     seeds, rungs = FINALISTS[kind]
     found = {rung: matrix(rung, [*EVERY_SET], seeds, runs) for rung in rungs}
-    lines, every = [], []
+    found = {rung: scores for rung, scores in found.items() if not np.isnan(scores).all()}
+    lines = []
     for rung, scores in found.items():
-        if np.isnan(scores).all():
-            continue
         columns = [
             shown(estimate(column[~np.isnan(column)])) if not np.isnan(column).all() else "" for column in scores.T
         ]
         means = scores.mean(1)[~np.isnan(scores).any(1)]
         mean = shown(estimate(means)) if len(means) else ""
-        difference = shown_difference(found[rungs[0]], scores) if rung != rungs[0] else ""
+        difference = shown_difference(found[rungs[0]], scores) if rung != rungs[0] and rungs[0] in found else ""
         cells = [run for name in EVERY_SET for seed in seeds if (run := Cell(name, rung, seed).results(runs))]
         lines.append([rung, *columns, mean, difference, *(costs(cells) if cells else ("", ""))])
-        every.append([rung, *("" if np.isnan(score) else f"{score:.1f}" for score in scores.T.ravel())])
+    every = [
+        [
+            name,
+            str(seed),
+            *("" if np.isnan(scores[row, column]) else f"{scores[row, column]:.1f}" for scores in found.values()),
+        ]
+        for column, name in enumerate(EVERY_SET)
+        for row, seed in enumerate(seeds)
+    ]
     headings = [kind, *EVERY_SET, "mean", f"{rungs[0]} minus it", "training, s", "acting, us"]
-    return [*table(headings, lines), "", *table(["", *(f"{n}, {seed}" for n in EVERY_SET for seed in seeds)], every)]
+    return [*table(headings, lines), "", *table(["set", "seed", *found], every)]
 
 
 def shown_difference(ours: Any, theirs: Any) -> str:
