@@ -62,8 +62,8 @@ RUNGS: dict[str, Rung] = {
     "TD3+BC, in the base's time": Rung("experiment=td3_bc agent.eta=0.5 train.num_steps=2200", "equal time"),
     LONG: Rung("train.num_steps=9600", "equal time"),
     # Which episodes are imitated
-    "all episodes": Rung("agent.top_fraction=1"),
-    "the best tenth alone": Rung("agent.top_return=null"),
+    "all episodes": Rung("agent.top_fraction=1", "an option"),
+    "the best tenth alone": Rung("agent.top_return=null", "an option"),
     "all steps alike": Rung("agent.earliest_of=1", "the default before"),
     "the earliest of 2": Rung("agent.earliest_of=2", "an option"),
     "the earliest of 5": Rung("agent.earliest_of=5", "an option"),
