@@ -141,15 +141,15 @@ def finals(kind: str, runs: Path) -> list[str]:
     """Every finalist's score on every set, and what the first of them has on it."""
     seeds, rungs = FINALISTS[kind]
     found = {rung: matrix(rung, [*EVERY_SET], seeds, runs) for rung in rungs}
+    first, lines = found[rungs[0]], []
     found = {rung: scores for rung, scores in found.items() if not np.isnan(scores).all()}
-    lines = []
     for rung, scores in found.items():
         columns = [
             shown(estimate(column[~np.isnan(column)])) if not np.isnan(column).all() else "" for column in scores.T
         ]
         means = scores.mean(1)[~np.isnan(scores).any(1)]
         mean = shown(estimate(means)) if len(means) else ""
-        difference = shown_difference(found[rungs[0]], scores) if rung != rungs[0] and rungs[0] in found else ""
+        difference = shown_difference(first, scores) if rung != rungs[0] else ""
         cells = [run for name in EVERY_SET for seed in seeds if (run := Cell(name, rung, seed).results(runs))]
         lines.append([rung, *columns, mean, difference, *(costs(cells) if cells else ("", ""))])
     every = [
