@@ -15,6 +15,7 @@ AGENTS: dict[str, type[DecisionTransformer]] = {
     "decision_transformer": DecisionTransformer,
     "behavior_cloning": DecisionTransformer,
     "filtered_bc": DecisionTransformer,
+    "ensemble": DecisionTransformer,
     "value_guided": ValueGuided,
 }
 

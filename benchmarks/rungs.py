@@ -91,7 +91,7 @@ RUNGS: dict[str, Rung] = {
     "ensemble of 4": Rung("agent.num_members=4", "an option"),
     # Value guidance
     GUIDED: Rung("agent=value_guided", "the default of `value_guided`"),
-    MEMBERS: Rung("agent.num_members=3 agent.action_loss=[squared,likelihood,likelihood]", "an option"),
+    MEMBERS: Rung("agent=ensemble", "an option"),
     "value guided, one member": Rung(
         "agent=value_guided agent.num_members=1 agent.action_loss=likelihood agent.eta=0.05 agent.earliest_of=1",
         "the default of `value_guided` before",
@@ -112,7 +112,7 @@ FINALISTS = {  # the base and the baselines as their best trial has them, and th
         ),
     ),
     "with values": (
-        [*range(80, 90)],
+        [*range(80, 95)],
         (GUIDED, MEMBERS, BASE, LONG, "IQL, 100 times the advantage", "TD3+BC, eta 0.5"),
     ),
 }

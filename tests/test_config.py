@@ -383,3 +383,13 @@ def test_differing_keys_name_both_values_and_what_is_absent() -> None:
         "mixer.positive: absent != true",
     ]
     assert differing_keys(ours, ours) == []
+
+
+def test_the_ensemble_is_the_default_with_unlike_members_and_value_guidance_the_ensemble_with_critics() -> None:
+    default, ensemble, guided = (
+        config_of(*words)["agent"] for words in ([], ["agent=ensemble"], ["agent=value_guided"])
+    )
+    members = {"name": "ensemble", "num_members": 3, "action_loss": ["squared", "likelihood", "likelihood"]}
+    assert ensemble == default | members
+    assert {key: guided[key] for key in ensemble} == ensemble | {"name": "value_guided"}
+    assert guided["eta"][0] == 0 < guided["eta"][1] == guided["eta"][2]

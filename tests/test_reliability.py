@@ -263,7 +263,7 @@ RESUMED = [
         for name in sorted(BACKBONES)
     ),
     pytest.param("agent=value_guided", id="critics"),
-    pytest.param("agent.num_members=2 train.packed=true", id="ensemble, packed"),
+    pytest.param("agent=ensemble train.packed=true", id="ensemble, packed"),
 ]
 
 
