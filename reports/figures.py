@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,13 +27,15 @@ def score_bars(groups: Sequence[Group]) -> str | None:
     if not tasks:
         return None
     methods = list(dict.fromkeys(group.method for group in scored))
-    figure, panels = _panels(len(tasks), width=6.4 if len(tasks) == 1 else 4.9, height=0.9 + 0.42 * len(methods))
+    labels = [textwrap.fill(name, 36) for name in _names(methods).values()]
+    height = 0.9 + sum(max(0.42, 0.17 * (label.count("\n") + 1)) for label in labels)
+    figure, panels = _panels(len(tasks), width=6.4 if len(tasks) == 1 else 4.9, height=height)
     for axis, task in zip(panels, tasks, strict=True):
         here = {group.method: group for group in scored if group.task == task}
         for place, method in enumerate(reversed(methods)):
             if method in here:
                 _bar(axis, place, here[method], colour_of(methods.index(method)))
-        axis.set_yticks(range(len(methods)), [*reversed(methods)])
+        axis.set_yticks(range(len(methods)), labels[::-1], fontsize="small")
         has_score = all(group.score is not None for group in here.values())
         axis.set(xlabel="normalised score" if has_score else "return")
         axis.set_title(task, fontsize="medium", loc="right")
@@ -56,9 +60,10 @@ def learning_curves(runs: Sequence[Run]) -> str | None:
         return None
     figure, (loss, score) = _panels(2)
     methods = list(dict.fromkeys(run.method for run in runs))
+    names = _names(methods)
     for run in runs:
         look = {"color": colour_of(methods.index(run.method)), "linewidth": 1.3}
-        label = run.method if run is next(one for one in runs if one.method == run.method) else None
+        label = names[run.method] if run is next(one for one in runs if one.method == run.method) else None
         for axis, key in ((loss, "train/loss"), (score, "score/return_mean")):
             points = [(row["step"], row[key]) for row in run.metrics if key in row]
             if points:
@@ -68,7 +73,9 @@ def learning_curves(runs: Sequence[Run]) -> str | None:
     if data and len({run.task for run in runs}) == 1:
         for heading, key, style in (("data, mean", "mean_return", ":"), ("data, best", "best_return", "--")):
             score.axhline(data[key], color="black", linestyle=style, linewidth=1, label=heading)
-    loss.set(xlabel="gradient steps", ylabel="training loss", yscale="log")
+    losses = [row["train/loss"] for run in runs for row in run.metrics if "train/loss" in row]
+    scale = "log" if losses and min(losses) > 0 else "linear"  # a likelihood's falls below zero
+    loss.set(xlabel="gradient steps", ylabel="training loss", yscale=scale)
     score.set(xlabel="gradient steps", ylabel="return")
     _legend(score)
     return _svg(figure)
@@ -89,9 +96,10 @@ def returns_of_data_and_agents(runs: Sequence[Run], recorded: dict[str, Any] | N
         counts = np.asarray(recorded["counts"], np.float64)
         middles = 0.5 * (np.asarray(recorded["edges"][1:]) + np.asarray(recorded["edges"][:-1]))
         axis.hist(middles, edges, weights=counts / counts.sum(), color="#888888", alpha=0.6, label="data")
+    names = _names(returns)
     for index, (method, values) in enumerate(returns.items()):
-        weights = np.full(len(values), 1 / len(values))
-        axis.hist(values, edges, weights=weights, histtype="step", linewidth=1.6, color=colour_of(index), label=method)
+        look = {"histtype": "step", "linewidth": 1.6, "color": colour_of(index), "label": names[method]}
+        axis.hist(values, edges, weights=np.full(len(values), 1 / len(values)), **look)
     axis.set(xlabel="return of an episode", ylabel="share of the episodes")
     _legend(axis)
     return _svg(figure)
@@ -133,8 +141,9 @@ def profiles(groups: Sequence[Group]) -> str | None:
     figure, (axis,) = _panels(1, width=6.4)
     everything = np.concatenate([*whole.values()])
     thresholds = np.linspace(min(0.0, everything.min()), everything.max() * 1.02, 200)
+    names = _names(whole)
     for index, (method, values) in enumerate(whole.items()):
-        axis.plot(thresholds, performance_profile(values, thresholds), color=colour_of(index), label=method)
+        axis.plot(thresholds, performance_profile(values, thresholds), color=colour_of(index), label=names[method])
     axis.set(xlabel="score", ylabel="share of runs above it", ylim=(0, 1.02))
     _legend(axis)
     return _svg(figure)
@@ -158,9 +167,17 @@ def _panels(count: int, *, width: float = 4.4, height: float = 3.2) -> tuple[Any
     return figure, list(axes[:count])
 
 
+def _names(methods: Iterable[str]) -> dict[str, str]:
+    """Of each method its backbone and agent alone, if these tell it from the others, or else all that is said of it."""
+    names = {method: ", ".join(method.split(", ")[:2]) for method in methods}
+    shared = Counter(names.values())
+    return {method: name if shared[name] == 1 else method for method, name in names.items()}
+
+
 def _legend(axis: Any) -> None:
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize="small", framealpha=0.0)
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:  # a method may be many words, which on one line would leave no room for the curves
+        axis.legend(handles, [textwrap.fill(label, 40) for label in labels], fontsize="small", framealpha=0.0)
 
 
 def _svg(figure: Any) -> str:

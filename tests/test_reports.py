@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 import report
+from reports import figures
 from reports.figures import learning_curves, profiles, score_bars
 from reports.page import write_page
 from reports.runs import find_runs, group_runs
@@ -192,6 +194,36 @@ def test_runs_that_learn_otherwise_are_another_method(tmp_path: Path, settings: 
     (paths[1] / "config.json").write_text(json.dumps(config))
     methods = [group.method for group in group_runs(find_runs(paths))]
     assert methods == ["min_gru, decision transformer", f"min_gru, decision transformer, {said}"]
+
+
+def test_methods_of_many_words_leave_room_for_the_curves(tmp_path: Path) -> None:
+    paths = [make_run(tmp_path / name) for name in ("one", "ensemble")]
+    for path, members in zip(paths, (1, 3), strict=True):
+        config = json.loads((path / "config.json").read_bytes())
+        config["agent"] |= {"name": "filtered_bc", "top_fraction": 0.1, "top_return": 0.5, "earliest_of": 3}
+        config["agent"] |= {"num_members": members, "action_loss": ["squared", "likelihood", "likelihood"][:members]}
+        (path / "config.json").write_text(json.dumps(config))
+    assert "3 members" in page_of(tmp_path, *paths)  # where there is no room matplotlib warns, which is an error here
+
+
+def test_a_legend_says_no_more_of_a_method_than_tells_it_from_the_others() -> None:
+    long, other, alone = (
+        "min_gru, filtered bc, 2 members",
+        "min_gru, filtered bc, interleaved",
+        "gru, filtered bc, 2 members",
+    )
+    assert figures._names([long, other, alone]) == {long: long, other: other, alone: "gru, filtered bc"}
+
+
+@pytest.mark.parametrize(("losses", "scale"), [((0.5, 0.1), "log"), ((0.5, -0.1), "linear")])
+def test_a_loss_below_zero_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: tuple[float, ...], scale: str
+) -> None:
+    (run,) = find_runs([make_run(tmp_path)])
+    rows = [{"step": step, "train/loss": loss} for step, loss in enumerate(losses)]
+    monkeypatch.setattr(figures, "_svg", lambda figure: figure)
+    drawn: Any = learning_curves([replace(run, metrics=rows)])
+    assert drawn.axes[0].get_yscale() == scale
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone", "foreign", "no config"])
