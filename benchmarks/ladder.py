@@ -102,7 +102,7 @@ def write_page(sets: Sequence[str], seeds: Sequence[int], runs: Path) -> str:
         "",
         "## All sets",
         "",
-        "The base, the baselines as their best trial above has them, and the value-guided agent, on seeds that no",
+        "The base, the baselines as their best trial above has them, the ensemble and the value-guided agent, on seeds that no",
         "choice was made on. Differences are of means over all sets, paired by seed.",
         "",
         f"`python benchmarks/ladder.py --data-dir DATA_DIR --finals`; the replay set is made by `{REPLAY}`",

@@ -114,6 +114,10 @@ FINALISTS = {  # the base and the baselines as their best trial has them, and th
             "attention, windows of 20, half the learning rate",
         ),
     ),
+    "best single words": (
+        [*range(90, 95)],
+        (BASE, ENSEMBLE, "half the learning rate", "dropout 0.2"),
+    ),
     "with values": (
         [*range(80, 95)],
         (GUIDED, ENSEMBLE, BASE, LONG_AS_ENSEMBLE, LONG_AS_GUIDED, "IQL, 100 times the advantage", "TD3+BC, eta 0.5"),
