@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from reports.runs import Group, Run
+from reports.runs import Group, Run, short_names
 
 COLOURS = ("#2f7ed8", "#e07b00", "#2a9d5c", "#c0392b", "#8e5bb5", "#8a6d3b", "#d36ba6", "#6c757d")
 
@@ -27,7 +26,7 @@ def score_bars(groups: Sequence[Group]) -> str | None:
     if not tasks:
         return None
     methods = list(dict.fromkeys(group.method for group in scored))
-    labels = [textwrap.fill(name, 36) for name in _names(methods).values()]
+    labels = [textwrap.fill(name, 36) for name in short_names(methods).values()]
     height = 0.9 + sum(max(0.42, 0.17 * (label.count("\n") + 1)) for label in labels)
     figure, panels = _panels(len(tasks), width=6.4 if len(tasks) == 1 else 4.9, height=height)
     for axis, task in zip(panels, tasks, strict=True):
@@ -60,7 +59,7 @@ def learning_curves(runs: Sequence[Run]) -> str | None:
         return None
     figure, (loss, score) = _panels(2)
     methods = list(dict.fromkeys(run.method for run in runs))
-    names = _names(methods)
+    names = short_names(methods)
     for run in runs:
         look = {"color": colour_of(methods.index(run.method)), "linewidth": 1.3}
         label = names[run.method] if run is next(one for one in runs if one.method == run.method) else None
@@ -96,7 +95,7 @@ def returns_of_data_and_agents(runs: Sequence[Run], recorded: dict[str, Any] | N
         counts = np.asarray(recorded["counts"], np.float64)
         middles = 0.5 * (np.asarray(recorded["edges"][1:]) + np.asarray(recorded["edges"][:-1]))
         axis.hist(middles, edges, weights=counts / counts.sum(), color="#888888", alpha=0.6, label="data")
-    names = _names(returns)
+    names = short_names(returns)
     for index, (method, values) in enumerate(returns.items()):
         look = {"histtype": "step", "linewidth": 1.6, "color": colour_of(index), "label": names[method]}
         axis.hist(values, edges, weights=np.full(len(values), 1 / len(values)), **look)
@@ -141,7 +140,7 @@ def profiles(groups: Sequence[Group]) -> str | None:
     figure, (axis,) = _panels(1, width=6.4)
     everything = np.concatenate([*whole.values()])
     thresholds = np.linspace(min(0.0, everything.min()), everything.max() * 1.02, 200)
-    names = _names(whole)
+    names = short_names(whole)
     for index, (method, values) in enumerate(whole.items()):
         axis.plot(thresholds, performance_profile(values, thresholds), color=colour_of(index), label=names[method])
     axis.set(xlabel="score", ylabel="share of runs above it", ylim=(0, 1.02))
@@ -165,13 +164,6 @@ def _panels(count: int, *, width: float = 4.4, height: float = 3.2) -> tuple[Any
         axis.grid(alpha=0.25, linewidth=0.6)
         axis.set_axisbelow(True)
     return figure, list(axes[:count])
-
-
-def _names(methods: Iterable[str]) -> dict[str, str]:
-    """Of each method its backbone and agent alone, if these tell it from the others, or else all that is said of it."""
-    names = {method: ", ".join(method.split(", ")[:2]) for method in methods}
-    shared = Counter(names.values())
-    return {method: name if shared[name] == 1 else method for method, name in names.items()}
 
 
 def _legend(axis: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,13 @@ def read_run(path: Path) -> Run:
     except RunError as error:
         return Run(path, {}, None, [], f"torn, or of another version: {error}")
     return Run(path, config, results, read_metrics(path), problem)
+
+
+def short_names(methods: Iterable[str]) -> dict[str, str]:
+    """Of each method its backbone and agent alone, if these tell it from the others, or else all that is said of it."""
+    names = {method: ", ".join(method.split(", ")[:2]) for method in methods}
+    shared = Counter(names.values())
+    return {method: name if shared[name] == 1 else method for method, name in names.items()}
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:

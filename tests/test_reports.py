@@ -18,7 +18,7 @@ import report
 from reports import figures
 from reports.figures import learning_curves, profiles, score_bars
 from reports.page import write_page
-from reports.runs import find_runs, group_runs
+from reports.runs import find_runs, group_runs, short_names
 
 REFERENCE = {"min": 0.0, "max": 200.0, "source": "somebody", "of": "return"}
 
@@ -212,7 +212,7 @@ def test_a_legend_says_no_more_of_a_method_than_tells_it_from_the_others() -> No
         "min_gru, filtered bc, interleaved",
         "gru, filtered bc, 2 members",
     )
-    assert figures._names([long, other, alone]) == {long: long, other: other, alone: "gru, filtered bc"}
+    assert short_names([long, other, alone]) == {long: long, other: other, alone: "gru, filtered bc"}
 
 
 @pytest.mark.parametrize(("losses", "scale"), [((0.5, 0.1), "log"), ((0.5, -0.1), "linear")])
