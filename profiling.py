@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-SKIPPED_STEPS = 3  # in which kernels are still compiled and memory is still asked for
+SKIPPED_STEPS = 5  # in which kernels are still compiled, memory is still asked for, and a step may be recorded
 
 
 class Pace:

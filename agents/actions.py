@@ -39,7 +39,7 @@ class ContinuousActions(nn.Module):
         self.register_buffer("half_range", torch.where(bounded, (upper - lower) / 2, 1.0), persistent=False)
         self.farthest: Tensor
         self.register_buffer("farthest", torch.where(bounded, 1.0, torch.inf), persistent=False)
-        self._acting_bounds = tuple(x.numpy().copy() for x in (self.bounded, self.center, self.half_range))
+        self._acting_bounds = tuple(x.cpu().numpy().copy() for x in (self.bounded, self.center, self.half_range))
 
     def encode(self, actions: Tensor) -> Tensor:
         """Network input [..., size]: [-1, 1] spans the bounds; what was recorded beyond a bound counts as the bound."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def fused_steps(agent: DecisionTransformer, num_rows: int) -> list[FusedStep]:
-    """A call for each member; none where there is none, which takes a merged token and a minimal RNN on the CPU."""
+    """A call for each member; none where there is none, which takes a merged token and a minimal RNN."""
     together = isinstance(agent.backbone, Ensemble)
     members: Any = agent.backbone.members if together else [agent.backbone]
     heads: Any = agent.head.members if together else [agent.head]
@@ -26,8 +26,8 @@ def fused_steps(agent: DecisionTransformer, num_rows: int) -> list[FusedStep]:
         parts.append((torch.zeros(agent.actions.size), torch.tensor(1.0)))
     if agent.condition_on_return:
         parts.insert(0, (torch.zeros(1), torch.tensor(agent.return_scale)))
-    center = torch.cat([center for center, _ in parts]).numpy()
-    scale = torch.cat([scale.expand_as(center) for center, scale in parts]).numpy()
+    center = torch.cat([center.cpu() for center, _ in parts]).numpy()
+    scale = torch.cat([scale.expand_as(center).cpu() for center, scale in parts]).numpy()
     embed: Any = agent.embed["step"]
     return [
         FusedStep(before, member, head, num_rows, center, scale)

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from agents.decision_transformer import DecisionTransformer
 from agents.parallel import Ranks
+from agents.recording import STEPS_BEFORE, Recording
 from agents.windows import Batch, WindowSampler
 
 
@@ -32,7 +33,8 @@ class Learner:
 
     batch_size: windows of a step, over all processes; each of them takes its share of the very same windows, in
     `accumulate` parts one after the other, so that neither number changes what is learnt. precision: of the forward
-    and backward pass. compile: torch.compile, which fuses what no kernel here does.
+    and backward pass. compile: torch.compile, which fuses what no kernel here does. On a GPU one process's step is
+    recorded and replayed, see `agents.recording`.
     """
 
     def __init__(
@@ -59,9 +61,20 @@ class Learner:
         self.num_steps, self.warmup_steps, self.schedule = num_steps, warmup_steps, schedule
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
         self.when_not_finite = when_not_finite
-        self.optimizer = torch.optim.AdamW(agent.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
-        self._averaged = AveragedModel(agent, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
         self.ranks, self.accumulate, self.precision = ranks or Ranks(), accumulate, precision
+        whole_steps = self.ranks.size == accumulate == 1 and not compile
+        self._records = agent.device.type == "cuda" and whole_steps and not sampler.packed
+        self._recording: Recording | None = None
+        self._num_updates, self._drawn = 0, dict[int, Batch]()
+        self.optimizer = torch.optim.AdamW(
+            agent.parameters(),
+            lr=torch.tensor(learning_rate, device=agent.device) if self._records else learning_rate,
+            weight_decay=weight_decay,
+            fused=True,
+            capturable=self._records,
+        )
+        self._average = get_ema_multi_avg_fn(ema_decay)
+        self._averaged = AveragedModel(agent, multi_avg_fn=self._average)
         if batch_size < self.ranks.size * accumulate:
             raise LearningError(
                 f"train.batch_size must be at least one window for each of {self.ranks.size} processes and "
@@ -86,26 +99,77 @@ class Learner:
 
     def update(self, step: int) -> dict[str, Tensor]:
         """Gradient step number `step`, from 0: the agent's metrics, the gradient's norm and the learning rate."""
-        learning_rate = self.learning_rate * schedule(step, self.warmup_steps, self.num_steps, self.schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        learning_rate = self._set_learning_rate(step)
         self.agent.train()
         torch.manual_seed(_noise_seed(self.seed, step, self.ranks.rank))
-        self.optimizer.zero_grad()
-        loss, metrics = self._accumulate_gradients(step)
-        groups = self.agent.parameter_groups()
-        gradient_norm = torch.stack([clip_grad_norm_(group, self.max_grad_norm) for group in groups]).norm()
+        if self._records and self._recording is None and self._num_updates == STEPS_BEFORE:
+            self._recording = Recording(self._draw(step).to(self.agent.device), self._find_in_batch, self._apply)
+        self._num_updates += 1
+        loss, metrics, gradient_norm = self._find(step) if self._recording is None else self._replay(step)
         if not math.isfinite(gradient_norm):  # nothing has been changed yet
             if self.when_not_finite == "stop":
                 raise LearningError(self._explain(step, loss, gradient_norm))
             return {"skipped": torch.tensor(1.0), "loss": torch.tensor(0.0), "gradient_norm": torch.tensor(0.0)}
-        self.optimizer.step()
-        self.agent.after_update()
-        self._averaged.update_parameters(self.agent)
+        if self._recording is None:
+            self.optimizer.step()
+            self.agent.after_update()
+            self._averaged.update_parameters(self.agent)
+        else:
+            self._recording.apply()
         return {**metrics, "gradient_norm": gradient_norm, "learning_rate": torch.tensor(learning_rate)}
 
-    def _accumulate_gradients(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The gradient of the loss over all real steps of the batch; this process's part of the loss and metrics."""
+    def _set_learning_rate(self, step: int) -> float:
+        learning_rate = self.learning_rate * schedule(step, self.warmup_steps, self.num_steps, self.schedule)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(learning_rate)  # in place: where a recording looks
+            else:
+                group["lr"] = learning_rate
+        return learning_rate
+
+    def _replay(self, step: int) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """As `_find`, from the recording; the next step's batch is drawn while the GPU works on this one."""
+        assert self._recording is not None
+        batch = self._drawn[step] if step in self._drawn else self._draw(step)
+        loss, metrics, gradient_norm = self._recording.find(batch)
+        found = loss.clone(), {name: value.clone() for name, value in metrics.items()}, gradient_norm.clone()
+        self._drawn = {step + 1: self._draw(step + 1)}
+        return found
+
+    def _draw(self, step: int) -> Batch:
+        return self.sampler.sample(self.batch_size, seed=self.seed, step=step).pin_memory()
+
+    def _find_in_batch(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """What is recorded of `_find`."""
+        self.optimizer.zero_grad()
+        loss, metrics = self._loss_of(batch)
+        loss.backward()
+        return loss.detach(), metrics, self._clip_gradients()
+
+    def _apply(self) -> None:
+        """What is recorded of what follows."""
+        self.optimizer.step()
+        self.agent.after_update()
+        slow, fast = ([x.detach() for x in agent.parameters()] for agent in (self.acting_agent, self.agent))
+        self._average(slow, fast, self._averaged.n_averaged)
+
+    def _clip_gradients(self) -> Tensor:
+        groups = self.agent.parameter_groups()
+        return torch.stack([clip_grad_norm_(group, self.max_grad_norm) for group in groups]).norm()
+
+    def _loss_of(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        bf16 = self.precision == "bf16"
+        # a recording must not look at weights that were rounded for another step
+        with torch.autocast(self.agent.device.type, torch.bfloat16, enabled=bf16, cache_enabled=not self._records):
+            found: tuple[Tensor, dict[str, Tensor]] = self._loss(batch)
+        return found
+
+    def _find(self, step: int) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Sets gradients, of the loss over all real steps of the batch: that loss, its metrics, the gradient's norm.
+
+        The loss and the metrics are this process's part of them.
+        """
+        self.optimizer.zero_grad()
         starts = self.sampler.starts(self.batch_size, seed=self.seed, step=step)
         num_real_steps = self.sampler.num_real_steps(starts)
         parts = np.array_split(self.ranks.share(starts), self.accumulate)
@@ -114,12 +178,11 @@ class Learner:
             batch = self.sampler.windows(part).to(self.agent.device)
             weight = self.ranks.size * self.sampler.num_real_steps(part) / num_real_steps
             with self._sending_gradients(number == len(parts)):
-                with torch.autocast(self.agent.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                    loss, found = self._loss(batch)
+                loss, found = self._loss_of(batch)
                 (weight * loss).backward()
             total += weight * loss.detach()
             metrics = {name: weight * value + metrics.get(name, 0.0) for name, value in found.items()}
-        return total, metrics
+        return total, metrics, self._clip_gradients()
 
     @contextmanager
     def _sending_gradients(self, now: bool) -> Iterator[None]:
@@ -158,6 +221,7 @@ class Learner:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
         self.acting_agent.load_state_dict(acting_weights)
         self._averaged.n_averaged.fill_(num_updates)
+        self._recording, self._num_updates = None, 0  # it looked at the optimizer's tensors of before
 
 
 def schedule(step: int, warmup_steps: int, num_steps: int, kind: str) -> float:

@@ -69,7 +69,13 @@ class ValueGuided(DecisionTransformer):
             raise ValueError(f"bootstrap must be one of {', '.join(get_args(Bootstrap))}; got {bootstrap!r}")
         if not candidate_returns or (len(candidate_returns) > 1 and not self.condition_on_return):
             raise ValueError(f"candidate_returns need an agent that is asked for a return; got {candidate_returns}")
-        self.etas, self.advantage_weight, self.bootstrap = etas, advantage_weight, bootstrap
+        self.advantage_weight, self.bootstrap = advantage_weight, bootstrap
+        taught = [member for member, one in enumerate(etas) if one > 0]
+        self._taught: Tensor
+        self._etas: Tensor
+        self.register_buffer("_taught", torch.tensor(taught, dtype=torch.long), persistent=False)
+        counted = [etas[member] for member in taught] or [0.0] * len(etas)
+        self.register_buffer("_etas", torch.tensor(counted, dtype=torch.float32), persistent=False)
         self.candidate_returns = np.asarray(candidate_returns, np.float64)
         self.num_candidates = len(candidate_returns)
         self.critics = Critics(
@@ -100,7 +106,7 @@ class ValueGuided(DecisionTransformer):
         )
         share = own.valid_mask.sum() / batch.valid_mask.sum()  # of all real steps, over which a part's loss is a mean
         _, observations = self._normalize(own.returns_to_go, own.observations)
-        value, etas = self._values(observations, ours)
+        value = self._values(observations, ours)
         size = mean_of_real_steps(value.detach().abs().mean(-1), own).clamp(min=SMALLEST_SIZE)
         if own.imitated is not None:
             value = value * own.imitated[..., None]
@@ -109,15 +115,18 @@ class ValueGuided(DecisionTransformer):
         cloning = share * mean_of_real_steps(weight * error, own)
         gain = share * mean_of_real_steps(value.detach().mean(-1), own) / size
         metrics |= {"loss": share * mean_of_real_steps(error, own).detach(), "value": gain}
-        lesson = share * mean_of_real_steps((etas * value).sum(-1), own) / (len(self.etas) * size)
+        num_members = ours.shape[-2]
+        lesson = share * mean_of_real_steps((self._etas * value).sum(-1), own) / (num_members * size)
         return cloning - lesson + critic_loss, metrics
 
     def _for_policy(self, batch: Batch) -> Batch:
-        """The windows that the policy looks at: those of which a step is imitated, or all where the critics ask it."""
+        """The windows that count for the policy: those of which a step is imitated, or all where the critics ask it."""
         if batch.imitated is None or self.bootstrap == "policy":
             return batch
         seen = batch.imitated.any(1)
         seen[0] |= ~seen.any()  # a part of a batch without any has gradients all the same, of zero
+        if self.device.type == "cuda":  # to leave windows out would make the CPU wait for what the GPU found
+            return batch._replace(valid_mask=batch.valid_mask & seen[:, None])
         return Batch(*(None if x is None else x[seen] for x in batch))  # type: ignore[arg-type]
 
     def _disturbed(self, actions: Tensor) -> Tensor:
@@ -127,16 +136,13 @@ class ValueGuided(DecisionTransformer):
         noise = (0.2 * torch.randn_like(actions)).clamp(-0.5, 0.5)
         return (actions + noise).clamp(-farthest, farthest)
 
-    def _values(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """The values [B, K, taught] of what the taught members do, with gradients, and their etas [taught].
+    def _values(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """The values [B, K, taught] of what the taught members do, with gradients; where none is, of all, without.
 
-        observations [B, K, obs_dim], actions [B, K, members, size]. Where none is taught: of all, without gradients.
+        observations [B, K, obs_dim], actions [B, K, members, size].
         """
-        taught = [member for member, eta in enumerate(self.etas) if eta > 0]
-        actions = actions[:, :, taught] if taught else actions.detach()
-        seen = observations[:, :, None].expand(-1, -1, actions.shape[2], -1)
-        etas = [self.etas[member] for member in taught] or [0.0] * len(self.etas)
-        return self.critics.value_of(seen, actions), actions.new_tensor(etas)
+        actions = actions.index_select(2, self._taught) if len(self._taught) else actions.detach()
+        return self.critics.value_of(observations[:, :, None].expand(-1, -1, actions.shape[2], -1), actions)
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
         """The policy's parameters and the critics': the gradient of one must not shorten that of the other."""

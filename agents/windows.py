@@ -27,6 +27,10 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self))  # type: ignore[arg-type]
 
+    def pin_memory(self) -> "Batch":
+        """In memory from which a GPU copies while the CPU goes on."""
+        return Batch(*(None if tensor is None else tensor.pin_memory() for tensor in self))  # type: ignore[arg-type]
+
 
 class WindowSampler:
     """Windows drawn so that every recorded step is learnt from about equally often, or early ones more often.
@@ -118,7 +122,7 @@ class WindowSampler:
         terminated = self.episodes.terminated[self._used[place]] & (rows == self._ends[place] - 1)
         rewards = self.episodes.rewards[rows]
         tensors = (torch.from_numpy(array) for array in (*arrays, timesteps, valid_mask, rewards, terminated))
-        imitated = torch.from_numpy(self._is_kept[place]).expand(rows.shape) if self.others else None
+        imitated = torch.from_numpy(self._is_kept[place]).expand(rows.shape).contiguous() if self.others else None
         return Batch(*tensors)._replace(starts=torch.from_numpy(begins) if self.packed else None, imitated=imitated)
 
     def _place(self, rows: np.ndarray) -> np.ndarray:

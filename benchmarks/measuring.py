@@ -26,10 +26,11 @@ Times = Mapping[str, NDArray[np.float64]]
 
 
 def arguments(description: str | None, **extra: Any) -> argparse.Namespace:
-    """The command line of a benchmark: --out, --rounds, --threads, and one option for each keyword's default."""
+    """The command line of a benchmark: --out, --threads, --device, and one option for each keyword's default."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="where the CSV and the PNG go")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch and of the kernels")
+    parser.add_argument("--device", default="cpu", help="where torch makes tensors: cpu, cuda, cuda:N or mps")
     for name, default in extra.items():
         option = f"--{name.replace('_', '-')}"
         if isinstance(default, bool):
@@ -39,9 +40,11 @@ def arguments(description: str | None, **extra: Any) -> argparse.Namespace:
         else:
             parser.add_argument(option, type=type(default) if default is not None else str, default=default)
     chosen = parser.parse_args()
+    import torch
+
     from agents.devices import choose_device
 
-    choose_device("cpu", chosen.threads)  # as train_offline.py does
+    torch.set_default_device(choose_device(chosen.device, chosen.threads))  # the threads as train_offline.py does
     return chosen
 
 
@@ -53,10 +56,21 @@ def alternate(candidates: Mapping[str, Callable[[], object]], rounds: int) -> di
     seconds = {name: np.zeros(rounds) for name in names}
     for index in range(rounds):
         for name in names if index % 2 == 0 else reversed(names):
+            wait_for_device()
             began = time.perf_counter()
             candidates[name]()
+            wait_for_device()
             seconds[name][index] = time.perf_counter() - began
     return seconds
+
+
+def wait_for_device() -> None:
+    """Until a GPU has done what it was given; what runs on the CPU has been done when its call returns."""
+    import torch
+
+    kind = torch.get_default_device().type
+    if kind != "cpu":
+        getattr(torch, kind).synchronize()
 
 
 def ratio(times: Times, name: str, base: str) -> float:
@@ -68,14 +82,18 @@ def milliseconds(times: Times, name: str) -> float:
     return 1e3 * float(np.median(times[name]))
 
 
-def machine(threads: int) -> str:
+def machine(threads: int, device: str = "cpu") -> str:
     """One line on what the numbers were measured on."""
     from importlib.metadata import version
+
+    import torch
 
     model = platform.processor() or platform.machine()
     if sys.platform == "linux":
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    if device.startswith("cuda"):
+        model = f"{torch.cuda.get_device_name(device)} beside {model}"
     return (
         f"{model}, {threads} thread{'s' * (threads > 1)}, Python {platform.python_version()}, "
         f"torch {version('torch')}, {datetime.date.today()}"
@@ -85,7 +103,12 @@ def machine(threads: int) -> str:
 def report(
     name: str, rows: Sequence[Mapping[str, Any]], chosen: argparse.Namespace, *, note: str = "", figure: Any = None
 ) -> None:
-    """Prints the rows as a table and writes NAME.csv, NAME.md and, given a figure, NAME.png."""
+    """Prints the rows as a table and writes NAME.csv, NAME.md and, given a figure, NAME.png.
+
+    Where the device is none of the CPU, its kind is part of the name: train_step_cuda.
+    """
+    if chosen.device != "cpu":
+        name += "_" + chosen.device.partition(":")[0]
     console = Console(width=160)
     table = Table(title=name)
     for column in rows[0]:
@@ -93,7 +116,7 @@ def report(
     for row in rows:
         table.add_row(*(_shown(value) for value in row.values()))
     console.print(table)
-    made_on = machine(chosen.threads)
+    made_on = machine(chosen.threads, chosen.device)
     console.print(note, made_on, sep="\n", highlight=False)
     chosen.out.mkdir(parents=True, exist_ok=True)
     with (chosen.out / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:

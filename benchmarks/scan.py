@@ -23,8 +23,8 @@ def main() -> None:
     rows = [row for name in GATES for length in chosen.lengths for row in measure(name, length, chosen)]
     note = (
         f"Forward and backward, {chosen.num_steps} steps of {SIZE} channels in rows of `length`, positive candidates. "
-        "log-space: minGRU-pytorch's layer without its matrices. x: times of cpu. error: of the states, against the "
-        "float64 loop, relative to the largest. copy: reading and writing once what the cpu path reads and writes."
+        "log-space: minGRU-pytorch's layer without its matrices. x: times of fused. error: of the states, against the "
+        "float64 loop, relative to the largest. copy: reading and writing once what the fused path reads and writes."
     )
     report("scan", rows, chosen, note=note, figure=draw(rows))
 
@@ -36,7 +36,7 @@ def measure(name: str, length: int, chosen: Any) -> list[dict[str, Any]]:
     weights = torch.randn(*projection.shape[:2], SIZE)
     ours = {"min_gru": scan.min_gru, "min_lstm": scan.min_lstm}[name]
     paths: dict[str, Callable[[Tensor], Tensor]] = {
-        "cpu": lambda x: ours(x, positive=True, path="cpu"),
+        "fused": lambda x: ours(x, positive=True, path=x.device.type),
         "plain": lambda x: ours(x, positive=True, path="plain"),
         "log-space": log_space(name),
     }
@@ -55,7 +55,7 @@ def measure(name: str, length: int, chosen: Any) -> list[dict[str, Any]]:
             "length": length,
             "path": path,
             "ms": milliseconds(times, path),
-            "x": ratio(times, path, "cpu"),
+            "x": ratio(times, path, "fused"),
             "error": errors.get(path),
         }
         for path in candidates
@@ -102,7 +102,7 @@ def copy_of_the_same_bytes(projection: Tensor, states: Tensor) -> Callable[[], N
 def draw(rows: list[dict[str, Any]]) -> Any:
     figure, both = axes(2, sharey=True)
     for axis, name in zip(both, GATES, strict=True):
-        for path in ("log-space", "plain", "cpu", "copy"):
+        for path in ("log-space", "plain", "fused", "copy"):
             points = [(row["length"], row["ms"]) for row in rows if (row["recurrence"], row["path"]) == (name, path)]
             axis.plot(*zip(*points, strict=True), marker="o", label=path)
         axis.set(xscale="log", yscale="log", xlabel="length", title=f"{name}, the same number of steps")

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 import torch
-from measuring import arguments, axes, report
+from measuring import arguments, axes, report, wait_for_device
 from train_step import MIXER_KEYWORDS
 
 BACKBONES = ("min_gru", "min_lstm", "public_min_gru", "gru", "lstm", "attention")
@@ -43,8 +43,10 @@ def main() -> None:
 
 
 def in_a_process(name: str, length: int, chosen: Any) -> dict[str, Any] | None:
-    point = json.dumps([name, length, chosen.batch_size, chosen.hidden_size, chosen.rounds, chosen.threads])
-    command = [sys.executable, __file__, "--point", point, "--threads", str(chosen.threads)]
+    point = json.dumps(
+        [name, length, chosen.batch_size, chosen.hidden_size, chosen.rounds, chosen.threads, chosen.device]
+    )
+    command = [sys.executable, __file__, "--point", point]
     try:
         limit = chosen.time_limit * (chosen.rounds + 1)
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=limit)
@@ -54,31 +56,41 @@ def in_a_process(name: str, length: int, chosen: Any) -> dict[str, Any] | None:
     return found
 
 
-def measure(name: str, length: int, batch_size: int, hidden_size: int, rounds: int, threads: int) -> dict[str, Any]:
+def measure(
+    name: str, length: int, batch_size: int, hidden_size: int, rounds: int, threads: int, device: str
+) -> dict[str, Any]:
     import peers  # noqa: F401  (puts public_min_gru among the mixers)
 
     from agents.devices import choose_device
     from minrnn import Backbone
 
-    choose_device("cpu", threads)
+    torch.set_default_device(choose_device(device, threads))
     mixer = MIXER_KEYWORDS[name]
     backbone = Backbone(name, hidden_size=hidden_size, num_layers=3, mlp_ratio=4.0, dropout=0.0, mixer=mixer)
     backbone(torch.zeros(1, 2, hidden_size))[0].sum().backward()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory_mb(device)
     x = torch.randn(batch_size, length, hidden_size)
     seconds = []
     for _ in range(rounds + 1):
+        wait_for_device()
         began = time.perf_counter()
         backbone(x)[0].square().mean().backward()
+        wait_for_device()
         seconds.append(time.perf_counter() - began)
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return {
         "backbone": name,
         "length": length,
         "ms a step": 1e3 * sorted(seconds[1:])[rounds // 2],
         "us a token": 1e6 * sorted(seconds[1:])[rounds // 2] / (batch_size * length),
-        "memory, MB": used / 1024,
+        "memory, MB": peak_memory_mb(device) - before,
     }
+
+
+def peak_memory_mb(device: str) -> float:
+    """The most that this process has held: of the GPU's memory where it uses one, else of the machine's."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def draw(rows: list[dict[str, Any]]) -> Any:

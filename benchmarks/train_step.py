@@ -67,7 +67,7 @@ def measure(context_length: int, chosen: Any) -> list[dict[str, Any]]:
             imitated = torch.arange(len(shown.actions)) < len(batch.actions)
             shown = shown._replace(imitated=imitated[:, None].expand(shown.valid_mask.shape))
         steps[name] = training_step(models[name], shown)
-    steps |= matrix_products(models["min_gru"], batch)
+    steps |= matrix_products(models["min_gru"], batch, chosen.device)
     times = alternate(steps, chosen.rounds)
     return [
         {
@@ -139,7 +139,7 @@ def training_step(model: Any, batch: Batch) -> Callable[[], None]:
     return step
 
 
-def matrix_products(model: nn.Module, batch: Batch) -> dict[str, Callable[[], None]]:
+def matrix_products(model: nn.Module, batch: Batch, device: str) -> dict[str, Callable[[], None]]:
     """The three products of each linear layer, and nothing else, by either library."""
     from minrnn.linear import prefers_onednn, product
 
@@ -159,7 +159,8 @@ def matrix_products(model: nn.Module, batch: Batch) -> dict[str, Callable[[], No
             product(grad, weight.t())
             product(grad.t(), x.t()) if weight.shape[0] < weight.shape[1] else product(x.t(), grad.t())
 
-    return {"matrix products (torch.mm)": by_mm} | ({"matrix products (oneDNN)": by_onednn} if prefers_onednn() else {})
+    use_onednn = device == "cpu" and prefers_onednn()
+    return {"matrix products (torch.mm)": by_mm} | ({"matrix products (oneDNN)": by_onednn} if use_onednn else {})
 
 
 if __name__ == "__main__":

@@ -53,9 +53,11 @@ class FusedStep:
 
 
 def can_fuse(backbone: Backbone) -> bool:
-    """Whether `FusedStep` knows this backbone: minimal RNNs in float32 on the CPU, with numba installed."""
-    parameters = list(backbone.parameters())
-    if any(parameter.device.type != "cpu" or parameter.dtype != torch.float32 for parameter in parameters):
+    """Whether `FusedStep` knows this backbone: minimal RNNs in float32, with numba installed.
+
+    Wherever its weights are, the copy of them works on the CPU: a GPU takes longer to be asked for one step.
+    """
+    if any(parameter.dtype != torch.float32 for parameter in backbone.parameters()):
         return False
     try:
         from minrnn.kernels import step  # noqa: F401
@@ -92,7 +94,7 @@ def _packed_linear(layer: nn.Linear, lane: int, depth: int) -> tuple[NDArray[np.
 
 def _array(parameter: Any) -> NDArray[np.float32]:
     tensor: Tensor = parameter.detach()
-    return tensor.numpy()
+    return tensor.cpu().numpy()
 
 
 def _round_up(size: int, multiple: int) -> int:

@@ -181,7 +181,7 @@ def test_what_the_policy_gains_teaches_the_policy_alone() -> None:
     taught = {name: p.grad.clone() for name, p in agent.named_parameters() if p.grad is not None}
     assert not any(name.startswith("critics.slow_q") for name in taught)
     agent.zero_grad()
-    agent.etas = [0.0]
+    agent._etas.zero_()
     agent.loss(batch)[0].backward()
     for name, parameter in agent.named_parameters():
         if parameter.grad is not None:
