@@ -3,9 +3,9 @@
 python benchmarks/ladder.py --data-dir DATA_DIR --jobs 2 [--rungs NAME ...] [--only-print]
 python benchmarks/ladder.py --data-dir DATA_DIR --jobs 2 --finals                the best of them on all sets, new seeds
 
-DATA_DIR as in standing_comparison.py, and for --finals with what rungs.REPLAY makes. Every rung is the base with a few
-words of config changed: 2,000 gradient steps, width 64, last checkpoint, 20 episodes; a target, where one is asked for,
-is declared before training. Runs that are finished are not repeated.
+DATA_DIR as in standing_comparison.py, and for --finals with what rungs.REPLAY makes. Every rung is the base, one member
+of the default, with a few words of config changed: 2,000 gradient steps, width 64, last checkpoint, 20 episodes; a
+target, where one is asked for, is declared before training. Runs that are finished are not repeated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from measuring import arguments, machine
-from rungs import BASE, EVERY_SET, FINALISTS, REPLAY, RUNGS, SCREENED, SCREENING_SEEDS, Cell, matrix
+from rungs import BASE, BASE_AGENT, EVERY_SET, FINALISTS, REPLAY, RUNGS, SCREENED, SCREENING_SEEDS, Cell, matrix
 from standing_comparison import shown
 
 from envs.scores import estimate, paired_difference
@@ -86,8 +86,8 @@ def write_page(sets: Sequence[str], seeds: Sequence[int], runs: Path) -> str:
         "mean normalised score with its 95 % bootstrap interval over seeds, and the mean difference over these sets",
         "paired by seed. 2,000 gradient steps of 1,250 environment steps at width 64, last checkpoint, 20 episodes a",
         "run; where a return is asked for it is one target declared before training. Three seeds make wide intervals:",
-        "one that holds zero shows no gain. Acting is the policy's share of a step of ten environments. Base: the",
-        "defaults.",
+        "one that holds zero shows no gain. Acting is the policy's share of a step of ten environments. The base is",
+        f"`{BASE_AGENT}`, one member of the default.",
         "",
         f"`python benchmarks/ladder.py --data-dir DATA_DIR`, one run: `python train_offline.py "
         f"{' '.join(Cell('hopper medium', BASE, 0).words('DATA_DIR'))}`",

@@ -21,12 +21,16 @@ EVERY_SET = {  # halfcheetah last, which no choice was made on
 
 
 class Rung(NamedTuple):
-    """Words of config on top of the base, and what became of them: kept (the default, or an option), or not."""
+    """Words of config on top of the base, and what became of them: kept (the default, or an option), or not.
+
+    Where they name an agent, or an experiment that does, they stand alone.
+    """
 
     words: str
     outcome: str = ""
 
 
+BASE_AGENT = "agent=filtered_bc"
 BASE, GUIDED, ENSEMBLE = "base", "value guided", "the ensemble"
 LONG_AS_GUIDED = "base, in value guided's time"
 LONG_AS_ENSEMBLE = "base, in the ensemble's time"
@@ -35,7 +39,7 @@ DT = (
     "agent=decision_transformer backbone=attention agent.context_length=20 train.batch_size=62 agent.acting_mode=window"
 )
 RUNGS: dict[str, Rung] = {
-    BASE: Rung("", "the default"),
+    BASE: Rung(BASE_AGENT, "a member of the default"),
     # Baselines
     "asked for a return, all episodes": Rung("agent=decision_transformer", "the default before; an agent"),
     "behaviour cloning": Rung(CLONING, "baseline"),
@@ -89,11 +93,11 @@ RUNGS: dict[str, Rung] = {
     "cosine schedule": Rung("optimizer.schedule=cosine", "an option"),
     "dropout 0.2": Rung("backbone.dropout=0.2", "an option"),
     "average of 0.999": Rung("optimizer.ema_decay=0.999", "an option"),
-    "ensemble of 2": Rung("agent.num_members=2", "an option"),
-    "ensemble of 4": Rung("agent.num_members=4", "an option"),
+    "two like members": Rung("agent.num_members=2", "an option"),
+    "four like members": Rung("agent.num_members=4", "an option"),
     # Value guidance
     GUIDED: Rung("agent=value_guided", "the default of `value_guided`"),
-    ENSEMBLE: Rung("agent=ensemble", "an option"),
+    ENSEMBLE: Rung("agent=ensemble", "the default"),
     "value guided, one member": Rung(
         "agent=value_guided agent.num_members=1 agent.action_loss=likelihood agent.eta=0.05 agent.earliest_of=1",
         "the default of `value_guided` before",
@@ -139,7 +143,9 @@ class Cell(NamedTuple):
     def words(self, data_dir: str) -> list[str]:
         task, file, env_id = EVERY_SET[self.set_name]
         data = f"dataset={data_dir}/{file} env_id={env_id}" if file else ""
-        return f"task={task} {data} {COMMON} seed={self.seed} {RUNGS[self.rung].words}".split()
+        words = RUNGS[self.rung].words
+        agent = "" if words.startswith(("agent=", "experiment=")) else BASE_AGENT
+        return f"task={task} {data} {COMMON} seed={self.seed} {agent} {words}".split()
 
     def results(self, runs: Path) -> dict[str, Any] | None:
         """What the run came to; None where it is not there, or not finished."""

@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/standing"))
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
-    parser.add_argument("--agent", default="filtered_bc", help="a word of configs/agent")
+    parser.add_argument("--agent", default="ensemble", help="a word of configs/agent")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, of one thread each")
     parser.add_argument("--only-print", action="store_true", help="train nothing, print what is there")
     parser.add_argument("--out", type=Path, default=Path("docs/results.md"))

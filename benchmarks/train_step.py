@@ -14,6 +14,7 @@ from peers import ACTION_DIM, OBS_DIM, CORLShaped, HuggingFace
 from torch import Tensor, nn
 
 from agents.checkpoint import build_agent
+from agents.recording import STEPS_BEFORE, Recording
 from agents.windows import Batch
 
 MIXER_KEYWORDS: dict[str, dict[str, Any]] = {
@@ -27,12 +28,12 @@ MIXER_KEYWORDS: dict[str, dict[str, Any]] = {
 
 
 CRITICS = {"advantage_weight": 0.0, "critic_size": 128, "discount": 0.99, "trace": 0.9, "expectile": 0.7}
-DEFAULT: dict[str, Any] = {"condition_on_return": False}
-MEMBERS: dict[str, Any] = {"num_members": 3, "action_loss": ["squared", "likelihood", "likelihood"], **DEFAULT}
+MEMBER: dict[str, Any] = {"condition_on_return": False}
+MEMBERS: dict[str, Any] = {"num_members": 3, "action_loss": ["squared", "likelihood", "likelihood"], **MEMBER}
 GUIDED: dict[str, Any] = {"name": "value_guided", "eta": [0.0, 0.05, 0.05], **MEMBERS, **CRITICS}
 AGENTS: list[tuple[str, dict[str, Any], int]] = [  # name, settings, how many times the steps are in a batch
-    ("min_gru, filtered_bc (the default agent)", DEFAULT, 1),
-    ("min_gru, three members of it", MEMBERS, 1),
+    ("min_gru, filtered_bc (one member)", MEMBER, 1),
+    ("min_gru, ensemble (three members, the default agent)", MEMBERS, 1),
     ("min_gru, value_guided (three members, critics)", GUIDED, 2),
 ]
 
@@ -44,7 +45,7 @@ def main() -> None:
         f"{chosen.num_steps} environment steps, width {chosen.hidden_size}, 3 blocks, dropout {chosen.dropout}; "
         "forward + backward + clipping + AdamW. "
         "x: times of min_gru with one token a step, paired. matrix products: those of that min_gru alone, "
-        "by torch.mm and by oneDNN, which the agent uses on AMD."
+        "by torch.mm and, on AMD, by oneDNN. recorded: as CUDA graphs, as the agents learn on a GPU."
     )
     report("train_step", rows, chosen, note=note, figure=bars(rows, "ms a step", "model", "context"))
 
@@ -65,8 +66,11 @@ def measure(context_length: int, chosen: Any) -> list[dict[str, Any]]:
         shown = random_batch(share * len(batch.actions), context_length)
         if share > 1:  # as the sampler gives them: windows to imitate, then those from which the critics alone learn
             imitated = torch.arange(len(shown.actions)) < len(batch.actions)
-            shown = shown._replace(imitated=imitated[:, None].expand(shown.valid_mask.shape))
+            shown = shown._replace(imitated=imitated[:, None].expand(shown.valid_mask.shape).contiguous())
         steps[name] = training_step(models[name], shown)
+        if chosen.device.startswith("cuda"):
+            models[f"{name}, recorded"] = our_agent("min_gru", "merged", chosen, **settings)
+            steps[f"{name}, recorded"] = recorded_step(models[f"{name}, recorded"], shown)
     steps |= matrix_products(models["min_gru"], batch, chosen.device)
     times = alternate(steps, chosen.rounds)
     return [
@@ -125,18 +129,45 @@ def random_batch(batch_size: int, context_length: int) -> Batch:
 
 
 def training_step(model: Any, batch: Batch) -> Callable[[], None]:
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    find, apply = halves_of_a_step(model)
 
     def step() -> None:
+        find(batch)
+        apply()
+
+    return step
+
+
+def recorded_step(model: Any, batch: Batch) -> Callable[[], None]:
+    """As the agents' learner does it on a GPU: replayed from a recording, the batch copied from pinned memory."""
+    find, apply = halves_of_a_step(model)
+    for _ in range(STEPS_BEFORE):
+        find(batch)
+        apply()
+    given = Batch(*(None if tensor is None else tensor.cpu().pin_memory() for tensor in batch))  # type: ignore[arg-type]
+    recording = Recording(batch, find, apply)
+
+    def step() -> None:
+        recording.find(given)
+        recording.apply()
+
+    return step
+
+
+def halves_of_a_step(model: Any) -> tuple[Callable[[Batch], None], Callable[[], None]]:
+    """What finds the gradients of a batch, and what applies them."""
+    model.train()
+    on_gpu = next(model.parameters()).is_cuda
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True, capturable=on_gpu)
+
+    def find(batch: Batch) -> None:
         found = model.loss(batch)
         loss: Tensor = found[0] if isinstance(found, tuple) else found
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 0.25)
-        optimizer.step()
 
-    return step
+    return find, optimizer.step
 
 
 def matrix_products(model: nn.Module, batch: Batch, device: str) -> dict[str, Callable[[], None]]:

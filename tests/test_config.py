@@ -238,7 +238,7 @@ def test_a_sweep_runs_every_combination_once(swept: Swept) -> None:
 
 def test_each_job_of_a_sweep_lies_in_its_own_directory_under_run_dir(swept: Swept) -> None:
     for config, _ in swept[1]:
-        learner = f"{config['backbone']['name']}-filtered_bc"
+        learner = f"{config['backbone']['name']}-ensemble"
         expected = rf"my füns/hopper_demo/{learner}/seed{config['seed']}-[0-9a-f]{{8}}"
         assert re.fullmatch(expected, run_directory(config).as_posix())
 
@@ -353,7 +353,7 @@ def test_the_run_directory_is_named_after_all_that_defines_the_run() -> None:
     config = config_of("seed=3", "backbone=gru")
     defining = {key: value for key, value in config.items() if key not in PLACE_KEYS}
     digest = hashlib.sha256(json.dumps(defining, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-    assert run_directory(config) == Path(f"runs/hopper_demo/gru-filtered_bc/seed3-{digest[:8]}")
+    assert run_directory(config) == Path(f"runs/hopper_demo/gru-ensemble/seed3-{digest[:8]}")
 
 
 @pytest.mark.parametrize("place", ["device=cpu", "num_threads=1"])

@@ -45,7 +45,7 @@ print("agrees")
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed: pip install 'minrnn-rl[cuda]'")
-@pytest.mark.parametrize(("time", "long_time"), [(6, 12), pytest.param(300, 4096, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("time", "long_time"), [(6, 12), (1, 16), pytest.param(300, 4096, marks=pytest.mark.slow)])
 def test_the_kernel_agrees_with_the_plain_loop(time: int, long_time: int) -> None:
     device = "cuda" if ON_GPU else "cpu"
     code = CHECK.format(here=str(HERE), device=device, time=time, long_time=long_time)

@@ -52,7 +52,7 @@ def hopper_file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("layout", ["merged", "interleaved"])
 @pytest.mark.parametrize("backbone", sorted(BACKBONES))
 def test_a_backbone_and_a_layout_are_swapped_by_one_word(tmp_path: Path, backbone: str, layout: str) -> None:
-    agent = "filtered_bc" if layout == "merged" else "decision_transformer"
+    agent = "ensemble" if layout == "merged" else "decision_transformer"
     path = run(tmp_path, f"agent={agent}", f"backbone={backbone}", f"agent.token_layout={layout}")
     results = json.loads((path / "results.json").read_text())
     assert len(results["returns"]) == results["score"]["n"] == 2

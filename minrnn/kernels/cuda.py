@@ -1,8 +1,10 @@
 """minGRU and minLSTM on CUDA (Triton): gates and recurrence in one pass, forward and backward.
 
-One program walks one row of the batch through time for a block of channels, with the state in float32 registers;
-inputs may be float32, bfloat16 or float16. Shapes and formulas are those of `minrnn.kernels.cpu`: with u the share of
-the candidate c in the new state, h_t = h_{t-1} + u_t (c_t - h_{t-1}).
+One program takes one row of the batch and a block of channels through time, tile by tile: within a tile all steps are
+computed at once, by a scan, and one state in float32 is carried from tile to tile. Inputs may be float32, bfloat16 or
+float16. Shapes and formulas are those of `minrnn.kernels.cpu`: with u the share of the candidate c in the new state,
+h_t = h_{t-1} + u_t (c_t - h_{t-1}). A stretch of steps is h -> h + (moved - forgotten * h): kept so, and not as a
+product of the 1 - u_t, a long memory (u near 0) is as exact as a short one.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -13,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 32
+CHANNELS, STEPS = 32, 64  # of a tile
 NUM_GATES = {"min_gru": 2, "min_lstm": 3}
 
 
@@ -43,6 +45,12 @@ def _candidate(x, positive: tl.constexpr):
 
 
 @triton.jit
+def _then(forgotten, moved, also_forgotten, also_moved):
+    """One stretch of steps and the next, as one."""
+    return forgotten + also_forgotten * (1.0 - forgotten), moved + (also_moved - also_forgotten * moved)
+
+
+@triton.jit
 def _forward(
     projection,
     state,
@@ -53,24 +61,29 @@ def _forward(
     has_starts: tl.constexpr,
     num_gates: tl.constexpr,
     positive: tl.constexpr,
-    block: tl.constexpr,
+    steps: tl.constexpr,
+    channels: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
-    channel = tl.program_id(1) * block + tl.arange(0, block)
-    inside = channel < size
-    carried = tl.load(state + row * size + channel, inside, 0.0).to(tl.float32)
-    gates = projection + row * time * num_gates * size + channel
-    out = h + row * time * size + channel
-    for t in range(time):
-        if has_starts:
-            carried = tl.where(tl.load(starts + row * time + t) != 0, 0.0, carried)
+    channel = tl.program_id(1) * channels + tl.arange(0, channels)
+    carried = tl.load(state + row * size + channel, channel < size, 0.0).to(tl.float32)
+    ahead = tl.arange(0, steps)
+    for first in range(0, time, steps):
+        step = first + ahead
+        inside = (step < time)[:, None] & (channel < size)[None, :]
+        flat = row * time + step
+        gates = projection + (flat * num_gates * size)[:, None] + channel[None, :]
         share, _ = _shares(gates, size, inside, num_gates)
         content = tl.load(gates + (num_gates - 1) * size, inside, 0.0).to(tl.float32)
         candidate, _ = _candidate(content, positive)
-        carried += share * (candidate - carried)
-        tl.store(out, carried, inside)
-        gates += num_gates * size
-        out += size
+        moved = share * candidate
+        if has_starts:
+            begins = tl.load(starts + flat, step < time, 0) != 0
+            share = tl.where(begins[:, None], 1.0, share)
+        forgotten, moved = tl.associative_scan((share, moved), 0, _then)
+        reached = carried[None, :] + (moved - forgotten * carried[None, :])
+        tl.store(h + (flat * size)[:, None] + channel[None, :], reached, inside)
+        carried = tl.sum(tl.where((ahead == steps - 1)[:, None], reached, 0.0), 0)
 
 
 @triton.jit
@@ -87,28 +100,42 @@ def _backward(
     has_starts: tl.constexpr,
     num_gates: tl.constexpr,
     positive: tl.constexpr,
-    block: tl.constexpr,
+    steps: tl.constexpr,
+    channels: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
-    channel = tl.program_id(1) * block + tl.arange(0, block)
-    inside = channel < size
-    carried = tl.zeros([block], tl.float32)
-    for back in range(time):
-        step = row * time + (time - 1 - back)
-        gates = projection + step * num_gates * size + channel
-        grads = grad_projection + step * num_gates * size + channel
-        if back == time - 1:
-            before = tl.load(state + row * size + channel, inside, 0.0).to(tl.float32)
-        else:
-            before = tl.load(h + (step - 1) * size + channel, inside, 0.0).to(tl.float32)
+    channel = tl.program_id(1) * channels + tl.arange(0, channels)
+    first_state = tl.load(state + row * size + channel, channel < size, 0.0).to(tl.float32)
+    carried = tl.zeros([channels], tl.float32)  # the whole gradient of the state after the tile
+    ahead = tl.arange(0, steps)
+    num_tiles = tl.cdiv(time, steps)
+    for back in range(num_tiles):
+        step = (num_tiles - 1 - back) * steps + ahead
+        flat = row * time + step
+        inside = (step < time)[:, None] & (channel < size)[None, :]
+        gates = projection + (flat * num_gates * size)[:, None] + channel[None, :]
+        states = h + (flat * size)[:, None] + channel[None, :]
+
+        followed = (step + 1 < time)[:, None] & (channel < size)[None, :]
+        lost, _ = _shares(gates + num_gates * size, size, followed, num_gates)  # by the step after
         if has_starts:
-            begins = tl.load(starts + step) != 0
-            before = tl.where(begins, 0.0, before)
+            cut = tl.load(starts + flat + 1, step + 1 < time, 0) != 0
+            lost = tl.where(cut[:, None], 1.0, lost)
+        arrived = tl.load(grad_h + (flat * size)[:, None] + channel[None, :], inside, 0.0).to(tl.float32)
+        forgotten, moved = tl.associative_scan((lost, arrived), 0, _then, reverse=True)
+        g = carried[None, :] + (moved - forgotten * carried[None, :])
+        carried = tl.sum(tl.where((ahead == 0)[:, None], g, 0.0), 0)
+
+        before = tl.load(states - size, inside & (step > 0)[:, None], 0.0).to(tl.float32)
+        before = tl.where((step == 0)[:, None], first_state[None, :], before)
+        if has_starts:
+            begins = tl.load(starts + flat, step < time, 0) != 0
+            before = tl.where(begins[:, None], 0.0, before)
         share, keep = _shares(gates, size, inside, num_gates)
         content = tl.load(gates + (num_gates - 1) * size, inside, 0.0).to(tl.float32)
         candidate, slope = _candidate(content, positive)
-        g = carried + tl.load(grad_h + step * size + channel, inside, 0.0).to(tl.float32)
         grad_share = g * (candidate - before) * (share * keep)
+        grads = grad_projection + (flat * num_gates * size)[:, None] + channel[None, :]
         if num_gates == 3:
             forget = tl.load(gates, inside, 0.0).to(tl.float32)
             write = tl.load(gates + size, inside, 0.0).to(tl.float32)
@@ -117,10 +144,11 @@ def _backward(
         else:
             tl.store(grads, grad_share, inside)
         tl.store(grads + (num_gates - 1) * size, g * share * slope, inside)
-        carried = g * keep
-        if has_starts:
-            carried = tl.where(begins, 0.0, carried)
-    tl.store(grad_state + row * size + channel, carried, inside)
+
+    _, keep = _shares(projection + row * time * num_gates * size + channel, size, channel < size, num_gates)
+    if has_starts:
+        keep = tl.where(tl.load(starts + row * time) != 0, 0.0, keep)
+    tl.store(grad_state + row * size + channel, carried * keep, channel < size)
 
 
 def forward(name: str, projection: Tensor, state: Tensor, starts: Tensor | None, positive: bool) -> Tensor:
@@ -150,11 +178,12 @@ def _flags(starts: Tensor | None, projection: Tensor) -> Tensor:
 
 
 def _launch(name: str, h: Tensor, starts: Tensor | None, positive: bool) -> tuple[tuple[int, int], dict[str, Any]]:
-    grid = (h.shape[0], triton.cdiv(h.shape[2], BLOCK))
-    return grid, {
+    batch_size, time, size = h.shape
+    return (batch_size, triton.cdiv(size, CHANNELS)), {
         "has_starts": starts is not None,
         "num_gates": NUM_GATES[name],
         "positive": positive,
-        "block": BLOCK,
-        "num_warps": 1,
+        "steps": max(16, min(STEPS, triton.next_power_of_2(time))),
+        "channels": CHANNELS,
+        "num_warps": 4,
     }
