@@ -1,4 +1,4 @@
-"""A gradient step on a GPU, kernel by kernel and replayed from a recording: the time, and whether both learn the same.
+"""A gradient step on a GPU, kernel by kernel and replayed from a recording: its time, and whether both learn alike.
 
 python benchmarks/recording.py --device cuda [--words "agent=ensemble" "backbone=attention"]
 """
@@ -40,8 +40,8 @@ def main() -> None:
     rows = [measure(words, chosen) for words in chosen.words]
     note = (
         f"Milliseconds a step of {chosen.num_steps}, with drawing its batch, on the demo: `train_offline.py "
-        "task=hopper_demo` and these words, which leave width 64, 25 windows and, but for the last, 50 steps in each as "
-        "they are. x: eager over recorded. same: all weights and all that the optimizer remembers, to the last bit."
+        "task=hopper_demo` and these words, which leave width 64, 25 windows and, but for the last, 50 steps in each "
+        "as they are. x: eager over recorded. same: all weights and all that the optimizer remembers, to the last bit."
     )
     report("recording", rows, chosen, note=note)
 
