@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from config_values import Config, ConfigError, check_choice, checked_config, did_you_mean, dotted_keys
+from config_values import Config, ConfigError, check_choice, check_members, checked_config, did_you_mean, dotted_keys
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 HYDRA_VERSION = "1.3"
@@ -53,6 +53,7 @@ class Composer:
             added = [override.key_or_group for override in values if override.is_add() or override.is_force_add()]
             composed = compose(self.root, list(arguments), return_hydra_config=True)
             config = checked_config(_plain(composed), defaults, added)
+            check_members(config)
             _check_names(config, _choices(composed))
             return config
 

@@ -128,6 +128,19 @@ def checked_value(key: str, value: Any, default: Any) -> Any:
     return value
 
 
+def check_members(config: Config) -> None:
+    """Raises ConfigError unless what is listed for each member of an agent is listed for as many as it has."""
+    for key in FOR_EACH_MEMBER:
+        group, name = key.split(".")
+        agent = config.get(group, {})
+        value, num_members = agent.get(name), agent.get("num_members")
+        if isinstance(value, list) and len(value) != num_members:
+            raise ConfigError(
+                f"{key} must be one for all members or a list of {num_members}, one for each of {group}.num_members; "
+                f"got {_written(value)}"
+            )
+
+
 def check_choice(key: str, value: Any, choices: Collection[str]) -> None:
     """Raises ConfigError with the nearest choice unless value is one of them; `cuda:N` stands for any cuda:0, ..."""
     if re.sub(r"^cuda:\d+$", "cuda:N", str(value)) not in choices:

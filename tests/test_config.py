@@ -130,6 +130,16 @@ BACKBONES = ", ".join(OPTIONS["backbone"])
             "agent.token_layout must be one of interleaved, merged; got 'merge'. Did you mean 'merged'?",
         ),
         ("run_dir=3", """run_dir must be text; got 3. To give it as text: "run_dir='3'\""""),
+        (
+            "agent.num_members=4",
+            "agent.action_loss must be one for all members or a list of 4, one for each of agent.num_members; "
+            "got ['squared', 'likelihood', 'likelihood']",
+        ),
+        (
+            "agent.action_loss=[squared]",
+            "agent.action_loss must be one for all members or a list of 3, one for each of agent.num_members; "
+            "got ['squared']",
+        ),
         ("backbone", "expected KEY=VALUE; got 'backbone'"),
         ("trian..x=3", "expected KEY=VALUE; got 'trian..x=3'"),
         ("--seed", "unknown option '--seed'; settings are given as KEY=VALUE, without dashes"),
@@ -385,11 +395,9 @@ def test_differing_keys_name_both_values_and_what_is_absent() -> None:
     assert differing_keys(ours, ours) == []
 
 
-def test_the_ensemble_is_the_default_with_unlike_members_and_value_guidance_the_ensemble_with_critics() -> None:
-    default, ensemble, guided = (
-        config_of(*words)["agent"] for words in ([], ["agent=ensemble"], ["agent=value_guided"])
-    )
+def test_the_default_is_one_like_filtered_bc_among_unlike_members_and_value_guidance_is_it_with_critics() -> None:
+    default, one, guided = (config_of(*words)["agent"] for words in ([], ["agent=filtered_bc"], ["agent=value_guided"]))
     members = {"name": "ensemble", "num_members": 3, "action_loss": ["squared", "likelihood", "likelihood"]}
-    assert ensemble == default | members
-    assert {key: guided[key] for key in ensemble} == ensemble | {"name": "value_guided"}
+    assert default == one | members
+    assert {key: guided[key] for key in default} == default | {"name": "value_guided"}
     assert guided["eta"][0] == 0 < guided["eta"][1] == guided["eta"][2]
