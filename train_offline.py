@@ -202,6 +202,7 @@ def build_learner(
         accumulate=config["train"]["accumulate"],
         precision=config["train"]["precision"],
         compile=config["train"]["compile"],
+        record=config["train"]["record"],
         ranks=ranks,
         **config["optimizer"],
     )

@@ -33,8 +33,8 @@ class Learner:
 
     batch_size: windows of a step, over all processes; each of them takes its share of the very same windows, in
     `accumulate` parts one after the other, so that neither number changes what is learnt. precision: of the forward
-    and backward pass. compile: torch.compile, which fuses what no kernel here does. On a GPU one process's step is
-    recorded and replayed, see `agents.recording`.
+    and backward pass. compile: torch.compile, which fuses what no kernel here does. record: on a GPU the step of a
+    single process is recorded and replayed, see `agents.recording`.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Learner:
         accumulate: int = 1,
         precision: Literal["float32", "bf16"] = "float32",
         compile: bool = False,
+        record: bool = True,
         ranks: Ranks | None = None,
     ) -> None:
         self.agent, self.sampler, self.seed, self.batch_size = agent, sampler, seed, batch_size
@@ -62,8 +63,8 @@ class Learner:
         self.learning_rate, self.max_grad_norm = learning_rate, max_grad_norm
         self.when_not_finite = when_not_finite
         self.ranks, self.accumulate, self.precision = ranks or Ranks(), accumulate, precision
-        whole_steps = self.ranks.size == accumulate == 1 and not compile
-        self._records = agent.device.type == "cuda" and whole_steps and not sampler.packed
+        one_pass = self.ranks.size == accumulate == 1 and not compile and not sampler.packed
+        self._records = record and one_pass and agent.device.type == "cuda"
         self._recording: Recording | None = None
         self._num_updates, self._drawn = 0, dict[int, Batch]()
         self.optimizer = torch.optim.AdamW(
@@ -103,7 +104,7 @@ class Learner:
         self.agent.train()
         torch.manual_seed(_noise_seed(self.seed, step, self.ranks.rank))
         if self._records and self._recording is None and self._num_updates == STEPS_BEFORE:
-            self._recording = Recording(self._draw(step).to(self.agent.device), self._find_in_batch, self._apply)
+            self._recording = self._record(step)
         self._num_updates += 1
         loss, metrics, gradient_norm = self._find(step) if self._recording is None else self._replay(step)
         if not math.isfinite(gradient_norm):  # nothing has been changed yet
@@ -126,6 +127,15 @@ class Learner:
             else:
                 group["lr"] = learning_rate
         return learning_rate
+
+    def _record(self, step: int) -> Recording:
+        try:
+            return Recording(self._draw(step).to(self.agent.device), self._find_in_batch, self._apply)
+        except RuntimeError as error:
+            why = (str(error).splitlines() or ["no more was said"])[0]
+            raise LearningError(
+                f"a step of this agent cannot be recorded as CUDA graphs ({why}). train.record=false learns without"
+            ) from error
 
     def _replay(self, step: int) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """As `_find`, from the recording; the next step's batch is drawn while the GPU works on this one."""

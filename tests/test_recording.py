@@ -12,7 +12,7 @@ from test_value_guided import GUIDANCE
 from toys import BACKBONES, new_agent, recorded
 
 from agents import WindowSampler, build_agent, recording
-from agents.learner import Learner
+from agents.learner import Learner, LearningError
 from agents.value_guided import ValueGuided
 from agents.windows import Batch
 
@@ -107,6 +107,22 @@ def test_what_cannot_be_recorded_is_not(monkeypatch: pytest.MonkeyPatch) -> None
     assert learner_of("one", "min_gru")._records
     assert not learner_of("one", "min_gru", accumulate=2)._records
     assert not learner_of("one", "min_gru", compile=True)._records
+    assert not learner_of("one", "min_gru", record=False)._records
+
+
+def test_a_step_that_cannot_be_recorded_says_what_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Any:
+        def record(function: Callable[[], Any]) -> Any:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+        return record
+
+    monkeypatch.setattr(recording, "on_gpu", refuse)
+    monkeypatch.setattr(Batch, "pin_memory", lambda batch: batch)
+    learner = learner_of("one", "min_gru")
+    learner._records = True
+    with pytest.raises(LearningError, match=r"when stream is capturing\). train.record=false learns without"):
+        learnt(learner, range(5))
 
 
 def _on_cpu(tensor: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
