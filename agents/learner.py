@@ -105,7 +105,6 @@ class Learner:
         torch.manual_seed(_noise_seed(self.seed, step, self.ranks.rank))
         if self._records and self._recording is None and self._num_updates == STEPS_BEFORE:
             self._recording = self._record(step)
-        self._num_updates += 1
         loss, metrics, gradient_norm = self._find(step) if self._recording is None else self._replay(step)
         if not math.isfinite(gradient_norm):  # nothing has been changed yet
             if self.when_not_finite == "stop":
@@ -117,6 +116,7 @@ class Learner:
             self._averaged.update_parameters(self.agent)
         else:
             self._recording.apply()
+        self._num_updates += 1
         return {**metrics, "gradient_norm": gradient_norm, "learning_rate": torch.tensor(learning_rate)}
 
     def _set_learning_rate(self, step: int) -> float:
@@ -131,6 +131,8 @@ class Learner:
     def _record(self, step: int) -> Recording:
         try:
             return Recording(self._draw(step).to(self.agent.device), self._find_in_batch, self._apply)
+        except torch.OutOfMemoryError:
+            raise  # has advice of its own
         except RuntimeError as error:
             why = (str(error).splitlines() or ["no more was said"])[0]
             raise LearningError(
