@@ -1,7 +1,7 @@
 PYTHON ?= python3
 JOBS ?= 2
 ARGS ?=
-NOT_SHORT := measuring.py peers.py sequence_models.py recall.py standing_comparison.py selective_copying.py language.py memory.py ladder.py rungs.py model_size.py processes.py
+NOT_SHORT := measuring.py peers.py sequence_models.py recall.py standing_comparison.py selective_copying.py language.py memory.py ladder.py rungs.py model_size.py processes.py recording.py
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
