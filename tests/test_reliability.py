@@ -404,10 +404,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_said_and_the_older_checkpoint_stays(
     small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    words = ["agent=filtered_bc", "backbone.hidden_size=24", "train.checkpoint_every=1"]
     with pytest.raises(SystemExit) as exit_:
-        train_offline.main(
-            [*SMALL, f"run_dir={small_disk / 'run'}", "backbone.hidden_size=24", "train.checkpoint_every=1"]
-        )
+        train_offline.main([*SMALL, f"run_dir={small_disk / 'run'}", *words])
     assert exit_.value.code == 1
     said = capsys.readouterr().err
     assert "could not be written" in said
