@@ -27,11 +27,11 @@ def advising_on_memory(advice: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise DeviceError(f"out of memory ({_first_line(error)}). {advice}") from error
+        raise DeviceError(f"out of memory ({first_line(error)}). {advice}") from error
     except RuntimeError as error:
         if not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
-        raise DeviceError(f"out of memory ({_first_line(error)}). {advice}") from error
+        raise DeviceError(f"out of memory ({first_line(error)}). {advice}") from error
 
 
 def choose_device(name: str, num_threads: int | None) -> torch.device:
@@ -67,7 +67,8 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, 1024**3)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Of its message, for a message of ours."""
     return (str(error).splitlines() or ["no more was said"])[0]
 
 

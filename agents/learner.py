@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from agents.decision_transformer import DecisionTransformer
+from agents.devices import first_line
 from agents.parallel import Ranks
 from agents.recording import STEPS_BEFORE, Recording
 from agents.windows import Batch, WindowSampler
@@ -134,9 +135,9 @@ class Learner:
         except torch.OutOfMemoryError:
             raise  # has advice of its own
         except RuntimeError as error:
-            why = (str(error).splitlines() or ["no more was said"])[0]
             raise LearningError(
-                f"a step of this agent cannot be recorded as CUDA graphs ({why}). train.record=false learns without"
+                f"a step of this agent cannot be recorded as CUDA graphs ({first_line(error)}). "
+                "train.record=false learns without"
             ) from error
 
     def _replay(self, step: int) -> tuple[Tensor, dict[str, Tensor], Tensor]:

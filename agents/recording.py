@@ -1,7 +1,7 @@
 """A gradient step as a GPU does it fastest: recorded once and replayed, as CUDA graphs.
 
 A step of these agents is a few hundred kernels of some microseconds each; launching them one by one takes the CPU
-several times as long as running them takes the GPU (benchmarks/train_step.py --device cuda prints both).
+several times as long as running them takes the GPU (benchmarks/recording.py prints both).
 """
 
 from __future__ import annotations
